@@ -40,7 +40,8 @@ def test_shipped_codebooks_load_and_fit_the_schema_as_an_editor_reads_them(name)
     load_codebook(name); jsonschema.validate(yaml.safe_load(text), codebook_schema())
 
 
-@pytest.mark.parametrize("wrong", [dict(fetures={}), dict(features={"a": {"type": "text"}}), dict(features={"a": {"type": "numeric", "rang": [0, 1]}}),
+@pytest.mark.parametrize("wrong", [dict(fetures={}), dict(features={"a": {"type": "text"}}),
+                                   dict(features={"a": {"type": "numeric", "rang": [0, 1]}}),
                                    dict(unlisted="maybe"), dict(preference={"form": "pair"})])
 def test_schema_and_models_refuse_the_same(wrong):
     with pytest.raises(jsonschema.ValidationError): jsonschema.validate(BASE | wrong, codebook_schema())
@@ -48,28 +49,35 @@ def test_schema_and_models_refuse_the_same(wrong):
 
 
 def test_a_codebook_is_frozen_and_labels_stay_text():
-    b = parse_codebook("name: x\ntable: {file: x.csv}\nturnover: {column: y, positive: No, negative: 007}\nfeatures: {d: {type: ordinal, levels: [1-2, 2024-01-01]}}")
+    b = parse_codebook("name: x\ntable: {file: x.csv}\nturnover: {column: y, positive: No, negative: 007}\n"
+                       "features: {d: {type: ordinal, levels: [1-2, 2024-01-01]}}")
     assert b.turnover.positive == ("No",) and b.turnover.negative == ("007",) and b.features["d"].levels == ("1-2", "2024-01-01")
     with pytest.raises(ValueError, match="frozen"): b.name = "y"
 
 
 def test_short_forms():
     b = book(features={"a": "numeric"}, relations={"city": "c"}, time="t", group="g", protected="p")
-    assert b.features["a"].type == "numeric" and b.relations["city"].column == "c" and b.time.column == "t" and b.group == ("g",) and b.protected == {"p": ()}
+    assert b.features["a"].type == "numeric" and b.relations["city"].column == "c" and b.time.column == "t" and b.group == ("g",
+        ) and b.protected == {"p": ()}
 
 
 ERRORS = {
     "unknown key": (dict(feature={}), "key feature: unknown key (did you mean 'features'?)"),
-    "unknown nested key": (dict(features={"Age": {"type": "numeric", "rnage": [0, 1]}}), "key features.Age.rnage: unknown key (did you mean 'range'?)"),
+    "unknown nested key": (dict(features={"Age": {"type": "numeric", "rnage": [0, 1]}}),
+                           "key features.Age.rnage: unknown key (did you mean 'range'?)"),
     "text": (dict(features={"why": {"type": "text"}}), "key features.why: free text is refused"),
     "synonym": (dict(features={"a": "likert"}), "key features.a: type 'likert' is unknown (did you mean 'ordinal'?)"),
     "no type": (dict(features={"a": {}}), "key features.a: no type"),
     "not a range": (dict(features={"a": {"type": "numeric", "range": 5}}), "key features.a.range: is not a range"),
-    "empty range": (dict(features={"a": {"type": "numeric", "range": [5, 1]}}), "key features.a.range: '[5.0, 1.0]' the lowest value is not below the highest"),
-    "no levels": (dict(features={"a": {"type": "ordinal"}}), "key features.a: an ordinal column has one source; expected either levels or range"),
-    "unknown scale": (dict(scales={"agree": ["a", "b"]}, features={"a": {"type": "ordinal", "levels": "agre"}}), "'agre' is not a scale (did you mean 'agree'?)"),
+    "empty range": (dict(features={"a": {"type": "numeric", "range": [5, 1]}}),
+                    "key features.a.range: '[5.0, 1.0]' the lowest value is not below the highest"),
+    "no levels": (dict(features={"a": {"type": "ordinal"}}),
+                  "key features.a: an ordinal column has one source; expected either levels or range"),
+    "unknown scale": (dict(scales={"agree": ["a", "b"]}, features={"a": {"type": "ordinal", "levels": "agre"}}),
+                      "'agre' is not a scale (did you mean 'agree'?)"),
     "level twice": (dict(features={"a": {"type": "ordinal", "levels": ["x", "y", "x"]}}), "key features.a.levels: 'x' occurs twice"),
-    "label to no level": (dict(features={"a": {"type": "ordinal", "levels": ["x", "y"], "labels": {"q": "z"}}}), "key features.a.labels: 'z' is not a level"),
+    "label to no level": (dict(features={"a": {"type": "ordinal", "levels": ["x", "y"], "labels": {"q": "z"}}}),
+                          "key features.a.labels: 'z' is not a level"),
     "kind": (dict(relations={"r": {"column": "c", "kind": "firm"}}), "key relations.r.kind: 'firm' is not allowed"),
     "two sources": (dict(relations={"r": {"column": "c", "columns": ["d"]}}), "key relations.r: a relation has one source"),
     "manager without id": (dict(relations={"manager": "boss"}), "key id: relation 'manager' holds employee ids"),
@@ -92,8 +100,10 @@ def test_mistakes_are_answered(case):
 
 
 @pytest.mark.parametrize("text, message", [
-    ("", "holds nothing"), ("- a\n- b", "holds no sections"), ("name: [a", "is not YAML"), ("name: x\nname: y", "key name, row 2: occurs twice"),
-    ("name: x", "key turnover: there is nothing to predict"), ("name: x\nturnover: {column: y, positive: 1}", "key table: there is no employee table")])
+    ("", "holds nothing"), ("- a\n- b", "holds no sections"), ("name: [a", "is not YAML"),
+    ("name: x\nname: y", "key name, row 2: occurs twice"),
+    ("name: x", "key turnover: there is nothing to predict"), ("name: x\nturnover: {column: y, positive: 1}",
+                                                               "key table: there is no employee table")])
 def test_texts_that_are_no_codebook(text, message):
     with pytest.raises(DataError) as e: parse_codebook(text)
     assert message in str(e.value)

@@ -87,5 +87,7 @@ def test_a_file_instead_of_its_folder_and_parquet_give_the_same(read, shared_dat
     pd.read_csv(shared_data/"ibm_hr_attrition"/"ibm.csv").to_parquet(tmp_path/"ibm.parquet")
     c = read_survey(tmp_path/"ibm.parquet", "ibm_hr_attrition")
     for other in (b, c):
-        pd.testing.assert_frame_equal(a.features, other.features); assert (a.ids == other.ids).all() and (a.turnover == other.turnover).all()
-        for k, r in a.relations.items(): assert (r.edges == other.relations[k].edges).all() and (r.labels == other.relations[k].labels).all()
+        pd.testing.assert_frame_equal(a.features,
+                                      other.features); assert (a.ids == other.ids).all() and (a.turnover == other.turnover).all()
+        for k, r in a.relations.items():
+            assert (r.edges == other.relations[k].edges).all() and (r.labels == other.relations[k].labels).all()

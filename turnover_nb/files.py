@@ -12,9 +12,9 @@ from .errors import DataError, did_you_mean, listed, some
 from .sections import File
 
 # %% auto #0
-__all__ = ['BOMS', 'KNOWN', 'bom_of', 'guess_encoding', 'check_bytes', 'decode', 'Column', 'one_line', 'TextTable',
-           'name_columns', 'quoting', 'read_header', 'read_rows', 'drop_blank_rows', 'as_text', 'read_parquet',
-           'find_file', 'keep_where', 'read_table']
+__all__ = ['BOMS', 'KNOWN', 'bom_of', 'guess_encoding', 'check_bytes', 'decode', 'Column', 'one_line', 'shown', 'TextTable',
+           'name_columns', 'quoting', 'read_header', 'parse_rows', 'read_rows', 'drop_blank_rows', 'as_text',
+           'read_parquet', 'find_file', 'keep_where', 'read_table']
 
 # %% ../nbs/02_files.ipynb #76332227
 BOMS = ((codecs.BOM_UTF8, 'utf-8'), (codecs.BOM_UTF32_LE, 'utf-32'), (codecs.BOM_UTF32_BE, 'utf-32'), (codecs.BOM_UTF16_LE, 'utf-16'),
@@ -98,6 +98,12 @@ class Column:
 # %% ../nbs/02_files.ipynb #0a01f1ef
 def one_line(name) -> str: "A column name with line breaks and runs of blanks as one blank"; return ' '.join(str(name).split())
 
+def shown(names) -> str:
+    "Column names for a message; none of them where they look like a data row, which is a person's and is never shown"
+    like_data = any(re.search(r'@|^[\d.,:/ -]+$', n) for n in names)
+    if like_data: return 'a header row with names: this one looks like data (see header_rows, names)'
+    return f'one of {listed(names, 12, quote=False)}'
+
 @dataclass(frozen=True, repr=False)
 class TextTable:
     "A file read as text"
@@ -114,7 +120,7 @@ class TextTable:
         "Column `name`; raises `DataError` if there is none"
         name = one_line(name)
         if name not in self.names: raise DataError(f'no such column{did_you_mean(name, self.names)}', file=self.file, column=name,
-                                                   expected=self.names)
+                                                   expected=shown(self.names))
         text = pc.utf8_trim_whitespace(self.data.column(self.names.index(name)).combine_chunks())
         d = (text.combine_chunks() if isinstance(text, pa.ChunkedArray) else text).dictionary_encode()
         return Column(self.file, name, np.array(d.dictionary.to_pylist(), dtype=object), d.indices.to_numpy().astype('int64'), self.rows,
@@ -144,37 +150,49 @@ def read_header(text:str, sep:str, spec:File, file) -> tuple[list[str], int]:
     def feed():
         nonlocal used
         for line in lines: used += len(line); yield line
-    for row in csv.reader(feed(), delimiter=sep,
-                          **quoting(spec)):    # a header cell may hold line breaks: only a CSV reader knows where the row ends
-        rows.append(row)
-        if len(rows) == spec.header_rows: break
+    try:                                      # a header cell may hold line breaks: only a CSV reader knows where its row ends
+        for row in csv.reader(feed(), delimiter=sep, **quoting(spec)):
+            rows.append(row)
+            if len(rows) == spec.header_rows: break
+    except csv.Error as e: raise DataError(f'the header is not CSV ({e})', file=file, expected='column names between separators') from None
     if len(rows) < spec.header_rows: raise DataError(f'has {len(rows)} rows', file=file,
-                                                     expected=f'{spec.header_rows} header rows and then data')
+                                                     expected=f'{spec.header_rows} header rows, then data')
     names = rows[(spec.names_row or spec.header_rows) - 1]
+    if not any(map(str.strip, names)):
+        raise DataError('the row of column names is blank', file=file, row=spec.names_row or spec.header_rows, expected='column names')
     if spec.names and len(spec.names) != len(names):
         raise DataError(f'has {len(names)} columns', file=file, key='names',
                         expected=f'as many as the {len(spec.names)} names in the codebook')
     return list(spec.names) or names, used
 
-# %% ../nbs/02_files.ipynb #94e0d637
-def read_rows(text:str, names, sep:str, spec:File, file) -> tuple[pa.Table, np.ndarray]:
-    "String table and row numbers of the data part of a CSV file"
-    odd, width, body = [], [str(i) for i in range(len(names))], text.encode()
+# %% ../nbs/02_files.ipynb #9bbfdbef
+def parse_rows(body:bytes, width:list[str], sep:str, quote:str):
+    "String table of a CSV body with columns `width`, and (row number, fields, text) of each row with another number of fields"
+    odd = []
     def handler(row): odd.append((row.number, row.actual_columns, row.text)); return 'skip'
-    if not body or body.isspace(): raise DataError('has a header but no data', file=file, expected='a row per record')
-    table = pacsv.read_csv(io.BytesIO(body), pacsv.ReadOptions(column_names=width, use_threads=False, block_size=len(body) + 1),
-                           # one block: row numbers
-        pacsv.ParseOptions(delimiter=sep, quote_char=spec.quote != 'none' and spec.quote, newlines_in_values=True,
-                           ignore_empty_lines=False, invalid_row_handler=handler),
+    table = pacsv.read_csv(io.BytesIO(body),
+        pacsv.ReadOptions(column_names=width, use_threads=False, block_size=len(body) + 1),   # in one block rows are numbered
+        pacsv.ParseOptions(delimiter=sep, quote_char=quote != 'none' and quote, newlines_in_values=True, ignore_empty_lines=False,
+                           invalid_row_handler=handler),
         pacsv.ConvertOptions(column_types=dict.fromkeys(width, pa.string()), strings_can_be_null=False))
+    return table, odd
+
+def read_rows(text:str, names, sep:str, spec:File, file) -> tuple[pa.Table, np.ndarray]:
+    "String table and row numbers of the data part of a CSV file. Raises `DataError`"
+    body, first, empty = text.encode(), spec.header_rows, DataError('has a header but no data', file=file, expected='a row per record')
+    if not body or body.isspace(): raise empty
+    try: table, odd = parse_rows(body, [str(i) for i in range(len(names))], sep, spec.quote)
+    except pa.ArrowInvalid: raise DataError('the data rows are not CSV', file=file,
+                                            expected='rows of fields; a quotation mark may be open') from None
     ragged = [r for r in odd if r[2].strip()]; blank = [r[0] for r in odd if not r[2].strip()]
     if ragged:
-        row, found, raw = ragged[0]
+        (row, found, raw), *more = ragged
         hint = 'a quotation mark may be open' if '\n' in raw.strip() else f'a field with {sep!r} in it needs quotation marks'
-        raise DataError(some(found, '1 field',
-                             f'{found} fields') + (f' (and {len(ragged) - 1:,} more such rows)' if len(ragged) > 1 else ''), file=file,
-                        row=row + spec.header_rows, expected=f'{len(names)} fields, as in the header; {hint}')
-    return table, np.setdiff1d(np.arange(1, table.num_rows + len(blank) + 1), blank) + spec.header_rows
+        what = some(found, '1 field', f'{found} fields') + (f' (and {len(more):,} more such rows)' if more else '')
+        raise DataError(what, file=file, row=row + first,
+                        expected=f'{some(len(names), "1 field", f"{len(names)} fields")}, as in the header; {hint}')
+    if not table.num_rows: raise empty
+    return table, np.setdiff1d(np.arange(1, table.num_rows + len(blank) + 1), blank) + first
 
 def drop_blank_rows(table:pa.Table, rows:np.ndarray) -> tuple[pa.Table, np.ndarray]:
     "The same without rows in which every field is blank"

@@ -9,7 +9,7 @@ import numpy as np, pandas as pd
 from .codebook import Codebook
 from .columns import to_codes, typed, whole
 from .errors import DataError, did_you_mean, listed, some
-from .files import Column, TextTable, one_line
+from .files import Column, TextTable, one_line, shown
 from .privacy import refuse_identifying
 from .tables import CHOICE_COLUMNS, Choices, ColumnType
 
@@ -37,7 +37,7 @@ def expand(pattern:str, # column name, or a pattern with *
         return True
     out = [] if last is None else [n for n in names if fits(n)]
     if not out and must: raise DataError(f'no such column{did_you_mean(pattern, names)}', file=file, column=pattern, key=key,
-                                         expected=names)
+                                         expected=shown(names))
     return out
 
 # %% ../nbs/02c_preference.ipynb #0b87177f
@@ -46,8 +46,8 @@ def refuse_unlisted(table:TextTable, used, drop, codebook:Codebook, key:str) -> 
     gone = {n for p in drop for n in expand(p, table.names, table.file, key, must=False)}
     left = [n for n in table.names if n not in gone | {one_line(u) for u in used} | {one_line(w) for w in table.spec.where}]
     if left and codebook.unlisted == 'refuse':
-        raise DataError(f'{some(len(left), "1 column", f"{len(left)} columns")} that the codebook does not name: {listed(left, 40)}',
-                        file=table.file,
+        names = '' if shown(left).startswith('a header') else f': {listed(left, 40)}'      # a header that is data is not shown
+        raise DataError(some(len(left), '1 column', f'{len(left)} columns') + f' that the codebook does not name{names}', file=table.file,
                         expected='a role for each, or its name under drop, or unlisted: ignore')
     return left
 

@@ -33,8 +33,8 @@ class Roles:
 
     def used(self) -> dict[str, list]:
         "Column → the dotted keys that use it"
-        out = {}; named = [(f'features.{k}', v) for k, v in self.features.items()] + [(f'relations.{k}', v) for k,
-                                                                                      v in self.relations.items()]
+        named = [(f'features.{k}', v) for k, v in self.features.items()] + [(f'relations.{k}', v) for k, v in self.relations.items()]
+        out = {}
         for key, cols in named + list(self.single.items()):
             for c in cols: out.setdefault(c, []).append(key)
         return out
@@ -117,8 +117,8 @@ def read_relation(name:str, spec, cols:list[Column], codebook:Codebook, ids) -> 
         who, code = np.concatenate(has), np.repeat([labels.index(l) for l in label], [len(h) for h in has])
     else:
         who, col = split_cells(cols[0].without(missing), spec.split) if spec.split else (np.arange(n), cols[0].without(missing))
-        code, labels = to_codes(col, labels={v: spec.labels.get(v, spec.labels.get(whole(v),
-            v)) for v in col.values}); who, code = who[code >= 0], code[code >= 0]
+        names = {v: spec.labels.get(v, spec.labels.get(whole(v), v)) for v in col.values}
+        code, labels = to_codes(col, labels=names); who, code = who[code >= 0], code[code >= 0]
     if not len(who): raise DataError('holds no value', file=cols[0].file, column=[c.name for c in cols], key=f'relations.{name}',
                                      expected='some values')
     pair = np.unique(who * len(labels) + code)                     # sorted by employee and node; an answer given twice counts once
@@ -163,12 +163,12 @@ def check_table(table:TextTable, codebook:Codebook) -> Roles:
 
 def read_employees(table:TextTable, codebook:Codebook) -> tuple[np.ndarray, dict]:
     "Ids as they stand in the file, and what the employee table gives as keyword arguments of `Survey`. Raises `DataError`"
-    c, col = codebook, table.column; roles = check_table(table, c); ids = read_ids(table,
-        c); salt = salt_of(c) if c.hash else b''; data, types = {}, {}
+    c, col, roles = codebook, table.column, check_table(table, codebook)
+    ids, salt, data, types = read_ids(table, c), salt_of(c) if c.hash else b'', {}, {}
     hidden = lambda names, x: np.array(digest(x, salt), object) if set(names) & set(roles.hash) else x
     for k, spec in c.features.items():
-        cols = list(map(col, roles.features[k])); new = typed_multi(k, spec, cols,
-            c) if spec.type == 'multi' else {x.name: typed(x, spec, c) for x in cols}
+        cols = list(map(col, roles.features[k]))
+        new = typed_multi(k, spec, cols, c) if spec.type == 'multi' else {x.name: typed(x, spec, c) for x in cols}
         for name, (x, t) in new.items(): data[name], types[name] = x, t
     relations = {k: read_relation(k, v, list(map(col, roles.relations[k])), c, ids) for k, v in c.relations.items()}
     for k, r in relations.items():
@@ -191,8 +191,8 @@ def read_preference(folder, codebook:Codebook, people:TextTable|None, ids, main=
         return read_table(find_file(folder, spec.file), spec)
     if p.form == 'pairs': return ids, read_pairs(people, at(p.design, 'preference.design.file'), codebook)
     table = read_table(main, p) if main else at(p, 'preference.file')
-    return read_long(table, codebook, ids) if p.form == 'long' else read_interactions(table, at(p.posts, 'preference.posts.file'),
-                                                                                      codebook, ids)
+    if p.form == 'long': return read_long(table, codebook, ids)
+    return read_interactions(table, at(p.posts, 'preference.posts.file'), codebook, ids)
 
 def read_survey(data, # folder with the files, or the employee file itself (others are then looked for beside it)
                 codebook, # path of a YAML file, name of a shipped example, or `Codebook`
