@@ -143,8 +143,9 @@ def choice_loss(
 # %% ../nbs/15a_choice_baselines.ipynb #c0cd7668
 def _majority(choices, use, valid, X) -> FittedPreference:
     "The majority baseline: per task, or per post for interactions"
-    if choices.form == 'interactions':
-        n = choice_counts(choices, use, len(X)).count
+    if choices.form in ('interactions', 'candidates'):
+        t = choices.table; mine = t.chosen.to_numpy() & use[t.situation.to_numpy()]
+        n = np.bincount(t.post.to_numpy()[mine], minlength=len(X))
         post = np.log((n + 1)/(n.sum() + len(n)))
         out = FittedPreference('majority', post[choices.table.post.to_numpy()], post, {}, 0.)
     else: out = FittedPreference('majority', majority_utility(choices, use), None, {}, 0.)
@@ -156,7 +157,7 @@ def _logit(choices, use, valid, X) -> FittedPreference:
     alt, post = choices.table.alternative.to_numpy(), choices.table.post.to_numpy()
     rank = attribute_rank(X[c.post], c.ptr)
     for g in PREFERENCE_GRID:
-        if g['constants'] and (choices.form == 'interactions' or A > MAX_CONSTANTS): continue
+        if g['constants'] and (choices.form in ('interactions', 'candidates') or A > MAX_CONSTANTS): continue
         Z = np.hstack([X[c.post], np.eye(A)[c.alternative]]) if g['constants'] else X[c.post]
         beta = fit_conditional_logit(Z, c.ptr, c.count, g['ridge'])
         u, const = X.astype('float64')@beta[:D], beta[D:] if g['constants'] else np.zeros(A)

@@ -92,7 +92,7 @@ def run(a) -> int:
 def check(a) -> int:
     from turnover_nb.run import load_data
     from turnover_nb.survey import describe
-    print(describe(load_data(a.data, a.codebook, a.employees)[0])); return 0
+    print(describe(load_data(a.data, a.codebook, a.employees)[0], a.codebook or None)); return 0
 
 def report(a) -> int:
     from turnover_nb.report import make_report

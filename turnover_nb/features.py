@@ -77,7 +77,7 @@ class FeatureEncoder:
         types:dict[str, ColumnType],
         rows:np.ndarray,              # rows to learn from (training rows): numbers, shape [rows]
         *,
-        skew:float|None=None,         # take the log of numeric columns whose skewness exceeds this; None: of none
+        skew:float|None=2.,           # take the log of numeric columns whose skewness exceeds this; None: of none
         max_levels:int=200,           # at most this many levels of a categorical column get a column
     ) -> FeatureEncoder:
         "Learn centre, scale and levels; ValueError for no rows, an untyped column or an infinite value"
@@ -157,7 +157,7 @@ def design_matrix(
     rows:np.ndarray,                  # training employees: all statistics come from them
     *,
     relations:bool=True,              # add indicators of relation nodes
-    skew:float|None=None,             # as in `FeatureEncoder.fit`
+    skew:float|None=2.,               # as in `FeatureEncoder.fit`
 ) -> tuple[np.ndarray, list[str]]:    # float32 [n, D] for all employees; names of the columns, length D
     "What a model without a graph gets: the same features and relations as the graph"
     frame = model_features(survey); enc = FeatureEncoder.fit(frame, survey.types, rows, skew=skew)

@@ -219,7 +219,8 @@ def _answers(self:Graph, phase:str, messages:np.ndarray) -> dict[tuple, np.ndarr
     "Edges of the known answers in a phase's numbering"
     loc, c = self._local(phase), self._columns()
     known, edges = messages[c['situation']], np.stack([c['employee'], c['post']])
-    kinds = known & c['chosen'], known & ~c['chosen'] & c['available']
+    turned_down = self.survey.choices.form != 'candidates'                  # a sampled candidate was never shown
+    kinds = known & c['chosen'], known & ~c['chosen'] & c['available'] & turned_down
     return {t: within(edges[:, rows], loc['employee'], loc['post']) for t, rows in zip(ANSWERS, kinds)}
 
 @patch

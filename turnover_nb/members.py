@@ -19,7 +19,7 @@ def phase_people(split:Split, phase:str) -> np.ndarray:
 
 def shown_posts(survey:Survey, people:np.ndarray) -> np.ndarray:
     "Posts shown to some people, int64, sorted; with interactions the whole catalogue"
-    if survey.choices is None or survey.choices.form == 'interactions': return np.arange(len(survey.posts))
+    if survey.choices is None or survey.choices.form in ('interactions', 'candidates'): return np.arange(len(survey.posts))
     return np.unique(survey.choices.table.post.to_numpy()[np.isin(survey.choices.table.employee, people)])
 
 def touched_nodes(r:Relation, people:np.ndarray, posts:np.ndarray|None) -> np.ndarray:

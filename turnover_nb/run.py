@@ -17,7 +17,7 @@ from .config import Config, config_yaml, make_config
 __all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'Scores', 'tasks_of', 'baseline_scores', 'graph_scores',
            'evaluate_turnover', 'target_rows', 'evaluate_preference', 'Estimate', 'SplitFacts', 'DataFacts',
            'Preference', 'Results', 'results_schema', 'predictions', 'environment', 'clean', 'write_json', 'Run',
-           'bayes_scores', 'run_one', 'write_run', 'show_metrics']
+           'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
 
 # %% ../nbs/18_run.ipynb #a1eb045b
 _shared = {}            # data that a sweep has read for its forked runs: arguments of `load_data` -> its result
@@ -219,6 +219,13 @@ def bayes_scores(truth, survey:Survey, split, tasks:list) -> dict|None:
     s = truth.scores(split.test, known_labels=split.train, known_choices=split.known)
     return {k: v for k, v in s.items() if k in tasks}
 
+def explicit_choices(survey:Survey, split, n:int=20, seed:int=0) -> Survey:
+    "Interactions become choices beside `n` sampled posts (fewer where the catalogue is small), the same for every model of a seed; other forms stay"
+    if survey.choices is None or survey.choices.form != 'interactions': return survey
+    from turnover_nb.candidates import candidate_sets
+    t = survey.choices.table; most = int(t[['employee', 'post']].drop_duplicates().groupby('employee').size().max())
+    return candidate_sets(survey, split, max(1, min(n, len(survey.posts) - most)), seed)
+
 def run_one(
     survey:Survey, split, model:str,
     seed:int=0,
@@ -232,6 +239,7 @@ def run_one(
     from turnover_nb.audit import leak_audit
     from turnover_nb.graph import build_graph
     tasks, config, start = tasks_of(survey, model), config or Config(), time.perf_counter()
+    survey = explicit_choices(survey, split, seed=seed)
     graph = build_graph(survey, split)
     scores = graph_scores(survey, split, graph, config, seed, progress) if model == 'hgt' else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start

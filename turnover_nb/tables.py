@@ -33,7 +33,7 @@ class Choices:
     table: pd.DataFrame               # columns and dtypes of `CHOICE_COLUMNS`
     tasks: np.ndarray                 # task labels, str, shape [T]
     alternatives: np.ndarray          # labels of the alternatives, str, shape [A]
-    form: str                         # 'pairs' | 'long' | 'interactions'
+    form: str                         # 'pairs' | 'long' | 'interactions' | 'candidates' (interactions beside sampled posts)
 
     def __post_init__(self):
         got = {c: str(t) for c, t in self.table.dtypes.items()}

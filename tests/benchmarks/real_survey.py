@@ -71,7 +71,7 @@ def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--data', required=True); ap.add_argument('--codebook', required=True)
     ap.add_argument('--folds', type=int, default=5); ap.add_argument('--repeats', type=int, default=3)
-    ap.add_argument('--skew', type=float, help='log of numeric columns with a larger skewness; default: of none, as in the experiments')
+    ap.add_argument('--skew', type=float, default=2., help='log of numeric columns with a larger skewness, as in the experiments')
     ap.add_argument('--known', type=int, default=6, help='answers known of a held-out person in the warm protocol')
     ap.add_argument('--boot', type=int, default=1000); ap.add_argument('--json', help='write the means to this file')
     a = ap.parse_args()
