@@ -120,8 +120,8 @@ def test_a_sweep_resumes_where_it_stopped(swept, tmp_path, capsys):
 
 @pytest.mark.parametrize("argv, says", [
     (["--data", "no/such/place", "--codebook", "ibm_hr_attrition"], "place: no such file"), (["--data", "x"], "needs a codebook"), (["--codebook", "x.yaml"], "needs data"),
-    (["--models", "hgtt"], "unknown 'hgtt'"), (["--jobs", "0"], "jobs = 0"), (["--set", "hiden=3"], "did you mean 'hidden'"), (["--protocol", "time"], "time"),
-    (["--employees", "5"], "5"), (["--known", "9"], "n_known=9")])
+    (["--models", "hgtt"], "unknown 'hgtt'"), (["--jobs", "0"], "jobs = 0"), (["--set", "hiden=3"], "did you mean 'hidden'"), (["--protocol", "group", "--group", "firmm"], "firmm"),
+    (["--employees", "5"], "at least 3 of each"), (["--known", "9"], "n_known=9")])
 def test_bad_options_stop_before_anything_is_written(argv, says, tmp_path, capsys):
     assert main(["run", "--out", str(tmp_path/"o"), *argv]) == 2
     err = capsys.readouterr().err
