@@ -27,6 +27,9 @@ class Runs:
     @property
     def variants(self) -> list: "names in the order of the plan"; return list(dict.fromkeys(r.variant for r in self.results))
     def of(self, variant:str) -> list: "Indices of a variant's runs"; return [i for i, r in enumerate(self.results) if r.variant == variant]
+    def history(self, i:int) -> list:
+        "Records of all epochs of run `i`, stage by stage; empty where nothing was trained by epochs"
+        return [r for f in sorted(self.paths[i].glob('stage*_history.json')) for r in json.loads(f.read_text('utf-8'))]
     def predictions(self, i:int, task:str, phase:str='test') -> pd.DataFrame:
         "Predictions of run `i`"
         return pd.read_parquet(self.paths[i]/'predictions.parquet', filters=[('task', '=', task), ('phase', '=', phase)])

@@ -102,7 +102,9 @@ def execute(job:Job, engine:str='inprocess'):
     else: sys.modules.setdefault('rfc3987_syntax', None)
     import papermill as pm
     check_parameters(job.notebook, job.parameters)
-    shutil.rmtree(job.part, ignore_errors=True); job.part.mkdir(parents=True)
+    job.part.mkdir(parents=True, exist_ok=True)
+    for f in job.part.iterdir():                             # of an interrupted run only the state of training is of use
+        if f.name != 'resume.pt': f.unlink()
     pm.execute_notebook(str(job.notebook), str(job.part/'run.ipynb'), {**job.parameters, 'out': str(job.part)}, progress_bar=False,
         engine_name='inprocess' if engine == 'inprocess' else 'nbclient', kernel_name='python3', language='python')
     os.replace(job.part, job.out)

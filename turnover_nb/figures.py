@@ -13,9 +13,9 @@ __all__ = ['PALETTE', 'NAMES', 'label', 'colours', 'style', 'canvas', 'dot_figur
            'reliability_figure', 'training_figure']
 
 # %% ../nbs/21_figures.ipynb #a822cb6d
-PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#7F7F7F')
+PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#7F7F7F', '#B0A000', '#882255', '#332288', '#8B5A2B', '#44AA99')
 NAMES = dict(majority='majority', logistic='logistic (L2)', random_forest='random forest', mlp='MLP', xgboost='XGBoost', conditional_logit='conditional logit',
-             hgt='HGT', bayes='best attainable')
+             hgt='HGT', v5='v5', v6_twostage='v6 two-stage', v6_optimized='v6 optimised', v6_balanced='v6 balanced', dual_head='dual head', bayes='best attainable')
 
 def label(variant:str) -> str:
     "Name of a variant in tables and figures"
@@ -97,21 +97,28 @@ def reliability_figure(samples:dict, note:str='') -> Figure:
     if note: fig.suptitle(note, fontsize=9)
     return fig
 
-# %% ../nbs/21_figures.ipynb #095ac954
-def training_figure(history:list, best:int|None=None, note:str='') -> Figure|None:
-    "Training and validation losses of one run, or of several (a list of histories); None without a history"
+# %% ../nbs/21_figures.ipynb #3a55c2d9
+def _line(ax, h:pd.DataFrame, column:str, colour:str, name:str|None, best:int|None):
+    "One curve, with a dot at the chosen epoch"
+    if column not in h or h[column].isna().all(): return
+    ax.plot(h.epoch, h[column], color=colour, lw=1.3, alpha=.9, label=name)
+    if best is not None and best in set(h.epoch): ax.plot(best, h.set_index('epoch')[column][best], 'o', color=colour, ms=5, mec='white')
+
+def training_figure(history:list, best:dict|list|None=None, note:str='') -> Figure|None:
+    "Losses and margin of one run, or of several (a list of histories and of chosen epochs by stage); None without a history"
     if not history: return None
-    many = history if isinstance(history[0], list) else [history]
-    best = best if isinstance(best, list) else [best] * len(many)
-    tasks = [t for t in ('turnover', 'preference') if f'train_{t}_loss' in many[0][0]]
-    fig, axes = canvas(len(tasks), squeeze=False)
-    for ax, t in zip(axes[0], tasks):
+    many = [pd.DataFrame(h) for h in (history if isinstance(history[0], list) else [history])]
+    best = best if isinstance(best, list) else [best or {}] * len(many)
+    panels = [(s, f'{t}_loss') for s in dict.fromkeys(many[0].stage) for t in ('turnover', 'preference')
+              if any(f'train_{t}_loss' in h and h.loc[h.stage == s, f'train_{t}_loss'].notna().any() for h in many)]
+    panels += [(many[0].stage.iloc[-1], 'margin')] if any(h.margin.nunique() > 1 for h in many) else []
+    fig, axes = canvas(len(panels), width=3.4 if len(panels) < 3 else 2.7, squeeze=False)
+    for ax, (stage, what) in zip(axes[0], panels):
         for i, (h, b) in enumerate(zip(many, best)):
-            h = pd.DataFrame(h)
-            for phase, c in (('train', PALETTE[5]), ('valid', PALETTE[1])):
-                if f'{phase}_{t}_loss' not in h: continue
-                y = h[f'{phase}_{t}_loss']; ax.plot(h.epoch, y, color=c, lw=1.3, alpha=.9, label=dict(train='training', valid='validation')[phase] if i == 0 else None)
-                if phase == 'valid' and b is not None and b >= 0: ax.plot(b, y[b], 'o', color=c, ms=5, mec='white')
-        ax.set(xlabel='epoch', ylabel='log-loss', title=t.capitalize()); ax.legend(fontsize=8)
+            h = h[h.stage == stage]; name = lambda x: x if i == 0 else None
+            if what == 'margin': _line(ax, h, 'margin', PALETTE[2], None, b.get(stage)); continue
+            _line(ax, h, f'train_{what}', PALETTE[5], name('training'), None); _line(ax, h, f'valid_{what}', PALETTE[1], name('validation'), b.get(stage))
+        ax.set(xlabel='epoch', ylabel=what.split('_')[-1], title=f'{stage.replace("stage", "Stage ")}: {what.split("_")[0]}')
+        if what != 'margin': ax.legend(fontsize=8)
     if note: fig.suptitle(note, fontsize=9)
     return fig

@@ -8,11 +8,12 @@ import torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from torch_geometric.data import HeteroData
-from torch_geometric.nn import HGTConv
+from torch_geometric.nn import HeteroConv, HGTConv, RGCNConv, SAGEConv
 
 # %% auto #0
-__all__ = ['Dropout', 'reseed', 'RelationEmbedding', 'HeteroEncoder', 'group_mean', 'mlp', 'TurnoverGNN', 'input_sizes',
-           'make_model', 'relation_parameters']
+__all__ = ['HEADS', 'Dropout', 'reseed', 'RelationEmbedding', 'RelationalConv', 'make_conv', 'HeteroEncoder', 'group_mean', 'mlp',
+           'ConcatHead', 'DotHead', 'DualHead', 'UtilityHead', 'TurnoverGNN', 'input_sizes', 'make_model',
+           'relation_parameters']
 
 # %% ../nbs/11_model.ipynb #6063c2fa
 class Dropout(nn.Module):
@@ -39,26 +40,47 @@ class RelationEmbedding(nn.Module):
         seen = self.weight[vocab.clamp(min=0)]
         return torch.where((vocab >= 0)[:, None], seen, self.weight.mean(0))
 
+# %% ../nbs/11_model.ipynb #80654669
+class RelationalConv(nn.Module):
+    "R-GCN over a heterogeneous graph: RGCNConv on all nodes together, an edge type a relation, weights in a basis of at most 8"
+    def __init__(self, hidden:int, edges:list):
+        super().__init__()
+        self.edges = list(edges); self.conv = RGCNConv(hidden, hidden, max(len(edges), 1), num_bases=min(8, max(len(edges), 1)), root_weight=False)
+    def forward(self, z:dict, edge_index:dict) -> dict:
+        start, n = {}, 0
+        for t, h in z.items(): start[t] = n; n += len(h)
+        parts = [edge_index[e] + torch.tensor([[start[e[0]]], [start[e[2]]]], device=edge_index[e].device) for e in self.edges]
+        kind = torch.cat([torch.full((p.shape[1],), i, device=p.device) for i, p in enumerate(parts)])
+        out = self.conv(torch.cat(list(z.values())), torch.cat(parts, 1), kind)
+        return {t: out[start[t]:start[t] + len(h)] for t, h in z.items()}
+
+def make_conv(encoder:str, hidden:int, heads:int, metadata:tuple) -> nn.Module|None:
+    "One message-passing layer: (z per node type, edges per type) -> message per node type; None for `mlp`"
+    if encoder == 'mlp': return None
+    if encoder == 'hgt': return HGTConv(hidden, hidden, metadata, heads)
+    if encoder == 'rgcn': return RelationalConv(hidden, metadata[1])
+    return HeteroConv({e: SAGEConv(hidden, hidden, root_weight=False) for e in metadata[1]}, aggr='sum')
+
 # %% ../nbs/11_model.ipynb #76d7eaa5
 class HeteroEncoder(nn.Module):
-    "Input layer per node type, then `layers` rounds of HGTConv with residual, dropout and layer norm"
+    "Input layer per node type, then `layers` rounds of messages with residual, dropout and layer norm"
     def __init__(self,
         inputs:dict,                    # node type -> width of x (employee, post) or size of the training vocabulary (relations)
         metadata:tuple,                 # (node types, edge types) of the graph
-        hidden:int=64, layers:int=2, heads:int=4, dropout:float=.2
+        config                          # a `Config`
     ):
         super().__init__()
-        nodes, _ = metadata
-        self.input = nn.ModuleDict({t: nn.Linear(n, hidden) if t in ('employee', 'post') else RelationEmbedding(n, hidden)
-                                    for t, n in inputs.items()})
-        self.convs = nn.ModuleList(HGTConv(hidden, hidden, metadata, heads) for _ in range(layers))
-        self.norms = nn.ModuleList(nn.ModuleDict({t: nn.LayerNorm(hidden) for t in nodes}) for _ in range(layers))
-        self.drop = Dropout(dropout)
+        c, (nodes, _) = config, metadata
+        self.input = nn.ModuleDict({t: nn.Linear(n, c.hidden) if t in ('employee', 'post') else RelationEmbedding(n, c.hidden) for t, n in inputs.items()})
+        self.convs = nn.ModuleList([make_conv(c.encoder, c.hidden, c.heads, metadata) or nn.ModuleDict({t: nn.Linear(c.hidden, c.hidden) for t in nodes})
+                                    for _ in range(c.layers)])
+        self.norms = nn.ModuleList(nn.ModuleDict({t: nn.LayerNorm(c.hidden) for t in nodes}) for _ in range(c.layers))
+        self.drop, self.encoder = Dropout(c.dropout), c.encoder
 
     def forward(self, data:HeteroData) -> dict:     # node type -> embedding [nodes, hidden]
         z = {t: layer(data[t].x if isinstance(layer, nn.Linear) else data[t].vocab) for t, layer in self.input.items()}
         for conv, norm in zip(self.convs, self.norms):
-            message = conv(z, data.edge_index_dict)
+            message = {t: f(z[t]) for t, f in conv.items()} if self.encoder == 'mlp' else conv(z, data.edge_index_dict)
             z = {t: norm[t](h + self.drop(F.gelu(message[t]))) if message.get(t) is not None else norm[t](h) for t, h in z.items()}
         return z
 
@@ -77,26 +99,51 @@ def mlp(n_in:int, hidden:int, dropout:float) -> nn.Module:
     "Two-layer perceptron with one output"
     return nn.Sequential(nn.Linear(n_in, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, 1))
 
+# %% ../nbs/11_model.ipynb #4b8c60a2
+class ConcatHead(nn.Module):
+    def __init__(self, hidden:int, attributes:int, dropout:float): super().__init__(); self.net = mlp(2 * hidden, hidden, dropout)
+    def forward(self, e:Tensor, p:Tensor, x:Tensor) -> Tensor: "Utility of rows, [R]"; return self.net(torch.cat([e, p], 1)).squeeze(1)
+
+class DotHead(nn.Module):
+    def __init__(self, hidden:int, attributes:int, dropout:float): super().__init__(); self.e, self.p = (nn.Linear(hidden, hidden, bias=False) for _ in range(2))
+    def forward(self, e:Tensor, p:Tensor, x:Tensor) -> Tensor: "Utility of rows, [R]"; return (self.e(e) * self.p(p)).sum(1)
+
+class DualHead(DotHead):
+    def __init__(self, hidden:int, attributes:int, dropout:float): super().__init__(hidden, attributes, dropout); self.log_scale = nn.Parameter(torch.tensor(1.))
+    def forward(self, e:Tensor, p:Tensor, x:Tensor) -> Tensor:
+        "Utility of rows, [R]: cosine times exp(log_scale)"
+        return (F.normalize(self.e(e), dim=1) * F.normalize(self.p(p), dim=1)).sum(1) * self.log_scale.exp()
+
+class UtilityHead(nn.Module):
+    def __init__(self, hidden:int, attributes:int, dropout:float): super().__init__(); self.taste = nn.Linear(hidden, attributes)
+    def forward(self, e:Tensor, p:Tensor, x:Tensor) -> Tensor: "Utility of rows, [R]: attributes times the employee's tastes"; return (self.taste(e) * x).sum(1)
+
+HEADS = dict(concat=ConcatHead, dot=DotHead, dual=DualHead, utility=UtilityHead)
+
+# %% ../nbs/11_model.ipynb #eb2f069c
 class TurnoverGNN(nn.Module):
     "Encoder, turnover head (logit) and preference head (utility)"
-    def __init__(self, inputs:dict, metadata:tuple, hidden:int=64, layers:int=2, heads:int=4, dropout:float=.2):
+    def __init__(self, inputs:dict, metadata:tuple, config):
         super().__init__()
+        c = config
         self.position = next(((s, r, d) for s, r, d in metadata[1] if s == 'employee' and r == 'has_position'), None)
-        self.encoder = HeteroEncoder(inputs, metadata, hidden, layers, heads, dropout)
-        self.turnover_head, self.preference_head = mlp(2 * hidden, hidden, dropout), mlp(2 * hidden, hidden, dropout)
+        self.encoder = HeteroEncoder(inputs, metadata, c)
+        self.own = nn.Linear(c.hidden, c.hidden) if c.preference_head == 'dual' else nn.Identity()     # dual: turnover has a projection of its own too
+        self.turnover_head = mlp(2 * c.hidden, c.hidden, c.dropout)
+        self.preference_head = HEADS[c.preference_head](c.hidden, inputs['post'], c.dropout) if 'post' in inputs else None
 
     def turnover(self, z:dict, data:HeteroData) -> Tensor:
         "Turnover logit of each employee, [employees]"
         e = z['employee']
         pos = group_mean(z[self.position[2]], data[self.position].edge_index, len(e)) if self.position else torch.zeros_like(e)
-        return self.turnover_head(torch.cat([e, pos], 1)).squeeze(1)
+        return self.turnover_head(torch.cat([self.own(e), pos], 1)).squeeze(1)
 
     def utility(self,
-        z:dict,
+        z:dict, data:HeteroData,
         employee:Tensor,                # int64 [R]
         post:Tensor                     # int64 [R]
     ) -> Tensor:                        # utility of each (employee, post) pair, [R]
-        return self.preference_head(torch.cat([z['employee'][employee], z['post'][post]], 1)).squeeze(1)
+        return self.preference_head(z['employee'][employee], z['post'][post], data['post'].x[post])
 
     def forward(self, data:HeteroData) -> dict: return self.encoder(data)
 
@@ -110,7 +157,7 @@ def make_model(graph, config, seed:int) -> TurnoverGNN:
     "An untrained model for `graph`; the same seed gives the same weights"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return TurnoverGNN(input_sizes(graph), graph.metadata, config.hidden, config.layers, config.heads, config.dropout)
+        return TurnoverGNN(input_sizes(graph), graph.metadata, config)
 
 def relation_parameters(model:nn.Module) -> list:
     "The relation embeddings, which have a weight decay of their own"

@@ -11,13 +11,13 @@ import numpy as np, pandas as pd
 from pydantic import BaseModel, ConfigDict
 import turnover_nb
 from .tables import Survey
-from .config import Config, config_yaml, make_config
+from .config import PRESETS, Config, config_yaml, make_config
 
 # %% auto #0
-__all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'Scores', 'tasks_of', 'baseline_scores', 'graph_scores',
-           'evaluate_turnover', 'target_rows', 'evaluate_preference', 'Estimate', 'SplitFacts', 'DataFacts',
-           'Preference', 'Results', 'results_schema', 'predictions', 'environment', 'clean', 'write_json', 'Run',
-           'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
+__all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'Scores', 'tasks_of', 'baseline_scores', 'model_graph',
+           'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'Estimate', 'SplitFacts',
+           'DataFacts', 'Preference', 'Results', 'results_schema', 'predictions', 'environment', 'clean', 'write_json',
+           'Run', 'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
 
 # %% ../nbs/18_run.ipynb #a1eb045b
 _shared = {}            # data that a sweep has read for its forked runs: arguments of `load_data` -> its result
@@ -40,16 +40,16 @@ def load_data(
 
 # %% ../nbs/18_run.ipynb #8e136147
 MODELS = dict(majority=('turnover', 'preference'), logistic=('turnover',), random_forest=('turnover',), mlp=('turnover',), xgboost=('turnover',),
-              conditional_logit=('preference',), hgt=('turnover', 'preference'))
+              conditional_logit=('preference',), **{p: ('turnover', 'preference') for p in PRESETS})
 
 @dataclass
 class Scores:
     "What a model says of the held-out people"
     turnover: np.ndarray|None = None    # probability of leaving, [employees]; NaN outside valid and test
     utility: np.ndarray|None = None     # utility of each row of `choices.table`, [rows]; NaN outside the targets of valid and test
-    facts: dict = field(default_factory=dict)       # chosen hyperparameters, best epoch: JSON-ready
+    facts: dict = field(default_factory=dict)       # chosen hyperparameters, best epochs: JSON-ready
     history: list = field(default_factory=list)     # a dict per epoch
-    checkpoint: dict|None = None        # state of the model, for torch.save
+    checkpoints: dict = field(default_factory=dict) # stage -> state of the model at its best epoch, for torch.save
 
 def tasks_of(survey:Survey, model:str) -> list:
     "Tasks that `model` can do on `survey`; raises ValueError when there is none"
@@ -76,15 +76,23 @@ def baseline_scores(survey:Survey, split, model:str, seed:int) -> Scores:
         out.utility = f.utility; out.facts['preference'] = dict(chosen=f.chosen)
     return out
 
-def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None) -> Scores:
+def model_graph(survey:Survey, split, config:Config):
+    "The graph that a config wants: with direct edges between colleagues, or without"
+    from turnover_nb.graph import build_graph
+    ties = [k for k, r in survey.relations.items() if r.labels is not None] if config.colleagues else []
+    return build_graph(survey, split, colleagues=ties, max_group=config.max_group)
+
+def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None) -> Scores:
     "Train the graph model, and score by what it was trained on"
-    from turnover_nb.trainer import fit, predict, checkpoint
-    trained = fit(graph, config, seed, progress)
-    out = Scores(facts=dict(best_epoch=trained.best_epoch, epochs=len(trained.history)), history=trained.history, checkpoint=checkpoint(trained, graph))
+    from turnover_nb.checkpoint import checkpoint, predict
+    from turnover_nb.trainer import fit
+    trained = fit(graph, config, seed, progress, resume)
+    out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history)), history=trained.history,
+                 checkpoints={s: checkpoint(trained, graph, s) for s in trained.states})
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
     if survey.choices is not None: out.utility = np.full(len(survey.choices.table), np.nan)
     for phase in ('valid', 'test'):
-        p = predict(trained.model, graph, phase)
+        p = predict(trained.model, graph, phase, config)
         if out.turnover is not None: out.turnover[p['people']] = p['turnover']
         if out.utility is not None: out.utility[p['rows']] = p['utility']
     return out
@@ -154,7 +162,7 @@ class Results(_Closed):
     turnover: dict[str, Estimate]|None
     preference: Preference|None
     bayes: dict[str, dict[str, float|int|None]]|None    # synthetic data: expected scores of the planted truth, on the same test people
-    facts: dict                                 # chosen hyperparameters, best epoch
+    facts: dict                                 # chosen hyperparameters, best epochs
     audit: dict                                 # the leak audit: passed, checks
 
 def results_schema() -> dict: "JSON schema of results.json"; return Results.model_json_schema()
@@ -233,15 +241,16 @@ def run_one(
     truth=None,                         # of a synthetic survey
     variant:str='',                     # name in tables; empty: the model's
     n_boot:int=1000,
-    progress=None                       # called with each epoch's record
+    progress=None,                      # called with each epoch's record
+    resume=None                         # file for the state of training: a killed run goes on from it
 ) -> Run:
     "Fit `model` on the training people of `split`, score the test people once, audit for leaks"
     from turnover_nb.audit import leak_audit
-    from turnover_nb.graph import build_graph
-    tasks, config, start = tasks_of(survey, model), config or Config(), time.perf_counter()
+    tasks, start = tasks_of(survey, model), time.perf_counter()
+    config = config or make_config(model if model in PRESETS else 'hgt')
     survey = explicit_choices(survey, split, seed=seed)
-    graph = build_graph(survey, split)
-    scores = graph_scores(survey, split, graph, config, seed, progress) if model == 'hgt' else baseline_scores(survey, split, model, seed)
+    graph = model_graph(survey, split, config)
+    scores = graph_scores(survey, split, graph, config, seed, progress, resume) if model in PRESETS else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start
     audit = leak_audit(graph, split, scores=None, seed=seed)
     pref = dict(protocol=split.preference, n_known=split.n_known, metrics=evaluate_preference(survey, split, scores.utility, seed, n_boot)) if 'preference' in tasks else None
@@ -254,16 +263,17 @@ def run_one(
 
 # %% ../nbs/18_run.ipynb #1b080234
 def write_run(run:Run, out:str|Path) -> Path:
-    "Write config.yaml, results.json, predictions.parquet, history.json, best.pt (graph models) and environment.json into `out`"
+    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json and <stage>_best.pt into `out`"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     (out/'config.yaml').write_text(config_yaml(run.config), 'utf-8')
     write_json(out/'results.json', run.results.model_dump())
     run.predictions.to_parquet(out/'predictions.parquet', index=False)
     write_json(out/'environment.json', dict(environment(), seconds=run.seconds))
-    if run.scores.history: write_json(out/'history.json', run.scores.history)
-    if run.scores.checkpoint is not None:
+    for stage, state in run.scores.checkpoints.items():
         import torch
-        torch.save(run.scores.checkpoint, out/'best.pt')
+        torch.save(state, out/f'{stage}_best.pt')
+        write_json(out/f'{stage}_history.json', [r for r in run.scores.history if r['stage'] == stage])
+    (out/'resume.pt').unlink(missing_ok=True)
     return out
 
 # %% ../nbs/18_run.ipynb #c452a60f
