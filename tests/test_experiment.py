@@ -28,7 +28,7 @@ def test_every_file_of_a_run_is_there(swept):
     common = {"run.ipynb", "config.yaml", "results.json", "predictions.parquet", "environment.json"}
     for v in variants:
         for seed in (0, 1):
-            assert {p.name for p in (swept/v/f"seed_{seed}").iterdir()} == common | ({"history.json", "best.pt"} if v.startswith("hgt") else set())
+            assert {p.name for p in (swept/v/f"seed_{seed}").iterdir()} == common | ({"stage1_history.json", "stage1_best.pt"} if v.startswith("hgt") else set())
 
 
 def test_one_seed_gives_the_same_bits_whatever_the_number_of_workers(swept, tmp_path):
