@@ -10,11 +10,11 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # %% auto #0
-__all__ = ['PRESETS', 'Config', 'make_config', 'config_yaml', 'read_config']
+__all__ = ['PRESETS', 'Settings', 'Config', 'make_config', 'config_yaml', 'read_config']
 
-# %% ../nbs/12_config.ipynb #3510bd9e
-class Config(BaseModel):
-    "Settings of a graph model and its training; the default is one stage on the likelihood of both tasks"
+# %% ../nbs/12_config.ipynb #09e7ab3c
+class Settings(BaseModel):
+    "Settings of encoder, heads, losses and negatives"
     model_config = ConfigDict(frozen=True, extra='forbid', strict=True)
     encoder: Literal['hgt', 'sage', 'rgcn', 'mlp'] = 'hgt'     # message passing; mlp: none
     hidden: int = Field(64, ge=8)                    # width of every node embedding
@@ -40,6 +40,10 @@ class Config(BaseModel):
     margin_min: float = Field(.5, gt=0)
     hard_weight: float = Field(2., ge=0)             # adaptive_margin: weight of hard negatives
     rank_weight: float = Field(.1, ge=0)             # adaptive_margin: weight of −log σ(s⁺ − s⁻)
+
+# %% ../nbs/12_config.ipynb #9fb1f006
+class Config(Settings):
+    "Settings of a graph model and its training; the default is one stage on the likelihood of both tasks"
     two_stages: bool = False                         # turnover alone first, then both tasks from its best epoch
     epochs: int = Field(150, ge=1)                   # most epochs of the first stage
     patience: int = Field(20, ge=1)                  # epochs without a better validation quantity before stopping
