@@ -115,7 +115,7 @@ def training_figure(history:list, best:dict|list|None=None, note:str='') -> Figu
     fig, axes = canvas(len(panels), width=3.4 if len(panels) < 3 else 2.7, squeeze=False)
     for ax, (stage, what) in zip(axes[0], panels):
         for i, (h, b) in enumerate(zip(many, best)):
-            h = h[h.stage == stage]; name = lambda x: x if i == 0 else None
+            h = h[h.stage == stage]; name = lambda x, i=i: x if i == 0 else None
             if what == 'margin': _line(ax, h, 'margin', PALETTE[2], None, b.get(stage)); continue
             _line(ax, h, f'train_{what}', PALETTE[5], name('training'), None); _line(ax, h, f'valid_{what}', PALETTE[1], name('validation'), b.get(stage))
         ax.set(xlabel='epoch', ylabel=what.split('_')[-1], title=f'{stage.replace("stage", "Stage ")}: {what.split("_")[0]}')
