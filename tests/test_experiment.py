@@ -6,7 +6,7 @@ import pandas as pd, pytest
 from turnover_nb.cli import main
 from turnover_nb.collect import load_runs
 from turnover_nb.engine import check_parameters, notebook_parameters
-from turnover_nb.experiment import asset
+from turnover_nb.experiment import experiment_notebook
 
 FEW = ["--models", "majority,logistic,conditional_logit,hgt", "--seeds", "2", "--employees", "120", "--set", "epochs=3", "--set", "hidden=16", "--known", "2"]
 
@@ -53,20 +53,20 @@ def test_the_kernel_engine_agrees_with_the_fast_one(swept, tmp_path):
 
 def test_plain_papermill_runs_the_notebook(tmp_path):
     papermill = str(Path(sys.executable).with_name("papermill"))
-    subprocess.run([papermill, str(asset("experiments", "run.ipynb")), str(tmp_path/"o.ipynb"), "-p", "model", "majority", "-p", "seed", "3", "-p", "employees", "100",
+    subprocess.run([papermill, str(experiment_notebook("run.ipynb")), str(tmp_path/"o.ipynb"), "-p", "model", "majority", "-p", "seed", "3", "-p", "employees", "100",
                     "-p", "out", str(tmp_path/"files"), "-k", "python3", "--no-progress-bar"], check=True, capture_output=True, cwd=tmp_path)
     assert json.loads((tmp_path/"files"/"results.json").read_text())["seed"] == 3
 
 
 def test_parameters_are_checked():
-    book = asset("experiments", "run.ipynb")
+    book = experiment_notebook("run.ipynb")
     assert notebook_parameters(book)["seed"] == 0
     with pytest.raises(ValueError, match="unknown parameter 'sede'; did you mean 'seed'"): check_parameters(book, dict(sede=1))
     with pytest.raises(ValueError, match="seed = '1' is str, expected int"): check_parameters(book, dict(seed="1"))
 
 
 def test_a_lost_parameters_tag_is_noticed(tmp_path):
-    nb = json.loads(asset("experiments", "run.ipynb").read_text("utf-8"))
+    nb = json.loads(experiment_notebook("run.ipynb").read_text("utf-8"))
     for c in nb["cells"]: c["metadata"].pop("tags", None)
     (tmp_path/"run.ipynb").write_text(json.dumps(nb), "utf-8")
     with pytest.raises(ValueError, match="0 cells tagged `parameters`"): notebook_parameters(tmp_path/"run.ipynb")
@@ -142,3 +142,13 @@ def test_a_failing_run_is_listed_and_the_others_stand(tmp_path, capsys, monkeypa
 def test_help_is_quick_and_light():
     code = "import sys; from turnover_nb.cli import main\ntry: main(['--help'])\nexcept SystemExit: sys.exit(sum(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_seeds_that_share_a_test_set_are_no_twins(swept, tmp_path):
+    "Under a group split two seeds may draw the same groups; a model without randomness then repeats itself, one with randomness does not"
+    a = shutil.copytree(swept, tmp_path/"a"); f = a/"manifest.json"
+    m = json.loads(f.read_text()); m["plan"]["protocol"] = "group"; f.write_text(json.dumps(m))
+    shutil.copy(a/"logistic"/"seed_0"/"predictions.parquet", a/"logistic"/"seed_1"/"predictions.parquet")
+    assert len(load_runs(a).results) == 14
+    shutil.copy(a/"hgt"/"seed_0"/"predictions.parquet", a/"hgt"/"seed_1"/"predictions.parquet")
+    with pytest.raises(ValueError, match="identical predictions"): load_runs(a)

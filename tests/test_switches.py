@@ -131,6 +131,12 @@ def test_the_evaluated_score_is_the_trained_score(survey, splits, head):
     assert np.log1p(np.exp(-d)).mean() == pytest.approx(kept["valid_preference_loss"], rel=1e-5)
 
 
+def test_warm_scores_are_those_that_were_trained_without_answers_as_edges(survey, splits):
+    c = make_config("hgt", answers=False, **TINY); g = model_graph(survey, splits["warm"], c); f = fit(g, c, 0)
+    u = predict(f.model, g, "valid")["utility"].reshape(-1, 2); chosen = g.supervision("valid").chosen.numpy().reshape(-1, 2)
+    assert np.log1p(np.exp(u[~chosen] - u[chosen])).mean() == pytest.approx(f.history[f.best_epochs["stage1"]]["valid_preference_loss"], rel=1e-5)
+
+
 def test_f1_at_one_half_needs_a_probability_above_it(survey, splits):
     "Focal loss with α = .25 keeps all probabilities low: F1 at .5 is 0 although the ranking is not"
     low = run_one(survey, splits["cold"], "v6_twostage", config=make_config("v6_twostage", **{**TINY, "epochs": 30, "patience": 30}), n_boot=0)

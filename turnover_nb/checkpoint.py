@@ -7,7 +7,7 @@ from __future__ import annotations
 import numpy as np, torch
 from .config import make_config
 from .model import TurnoverGNN, make_model
-from .trainer import Fit, _inputs
+from .trainer import Fit, model_inputs
 
 # %% auto #0
 __all__ = ['predict', 'signature', 'checkpoint', 'load_model']
@@ -17,12 +17,11 @@ __all__ = ['predict', 'signature', 'checkpoint', 'load_model']
 def predict(
     model,
     graph,
-    phase:str,                          # 'valid' or 'test'
-    config=None                         # the model's; needed only where known answers are no edges
+    phase:str                           # 'valid' or 'test'
 ) -> dict:
     """Scores of the people of `phase`: `turnover` probability [m] with `people` (employee numbers) [m], `utility` [R] with `rows` (of
     `choices.table`) [R]"""
-    data, sup = _inputs(graph, config or make_config(), phase), graph.supervision(phase)
+    data, sup = model_inputs(graph, model.config, phase), graph.supervision(phase)
     z = model.eval()(data)
     people = data['employee'].index[sup.turnover_index]
     u = model.utility(z, data, sup.employee, sup.post).numpy().astype('float64') if len(sup.rows) else np.zeros(0)

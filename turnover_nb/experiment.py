@@ -13,18 +13,15 @@ from .engine import Job, Outcome, check_parameters, run_jobs
 from .run import MODELS, _shared, load_data, tasks_of, write_json
 
 # %% auto #0
-__all__ = ['asset', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan', 'sweep']
+__all__ = ['experiment_notebook', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan', 'sweep']
 
-# %% ../nbs/19_experiment.ipynb #3175dd2a
-def asset(
-    kind:str,                           # 'experiments' or 'codebooks'
-    name:str                            # file name
-) -> Path:
-    "Path of a file that ships with the package; raises FileNotFoundError when it is in neither place"
+# %% ../nbs/19_experiment.ipynb #ed6af6d4
+def experiment_notebook(name:str) -> Path:
+    "Path of an experiment notebook that ships with the package; raises FileNotFoundError when it is in neither place"
     here = Path(turnover_nb.__file__).resolve().parent
-    for folder in (here/kind, here.parent/'nbs'/kind):
+    for folder in (here/'experiments', here.parent/'nbs'/'experiments'):
         if (folder/name).exists(): return folder/name
-    raise FileNotFoundError(f'{name} is neither in {here/kind} nor in {here.parent/"nbs"/kind}: install the package again')
+    raise FileNotFoundError(f'{name} is neither in {here/"experiments"} nor in {here.parent/"nbs"/"experiments"}: install the package again')
 
 # %% ../nbs/19_experiment.ipynb #07e7ef4e
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ def variants(plan:Plan, survey) -> dict:
 
 def plan_jobs(plan:Plan, survey, folder:str|Path) -> list:
     "The `Job`s of a plan, its parameters checked against the notebook"
-    notebook, jobs = asset('experiments', 'run.ipynb'), []
+    notebook, jobs = experiment_notebook('run.ipynb'), []
     folds = range(plan.n_folds) if plan.protocol == 'kfold' else (-1,)
     for seed in plan.seeds:
         for fold in folds:

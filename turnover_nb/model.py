@@ -125,7 +125,7 @@ class TurnoverGNN(nn.Module):
     "Encoder, turnover head (logit) and preference head (utility)"
     def __init__(self, inputs:dict, metadata:tuple, config):
         super().__init__()
-        c = config
+        c = self.config = config
         self.position = next(((s, r, d) for s, r, d in metadata[1] if s == 'employee' and r == 'has_position'), None)
         self.encoder = HeteroEncoder(inputs, metadata, c)
         self.own = nn.Linear(c.hidden, c.hidden) if c.preference_head == 'dual' else nn.Identity()     # dual: turnover has a projection of its own too

@@ -92,7 +92,7 @@ def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
     if survey.choices is not None: out.utility = np.full(len(survey.choices.table), np.nan)
     for phase in ('valid', 'test'):
-        p = predict(trained.model, graph, phase, config)
+        p = predict(trained.model, graph, phase)
         if out.turnover is not None: out.turnover[p['people']] = p['turnover']
         if out.utility is not None: out.utility[p['rows']] = p['utility']
     return out
@@ -228,11 +228,11 @@ def bayes_scores(truth, survey:Survey, split, tasks:list) -> dict|None:
     return {k: v for k, v in s.items() if k in tasks}
 
 def explicit_choices(survey:Survey, split, n:int=20, seed:int=0) -> Survey:
-    "Interactions become choices beside `n` sampled posts (fewer where the catalogue is small), the same for every model of a seed; other forms stay"
+    """Interactions become choices beside `n` sampled posts (at most half the catalogue: its size alone decides, no answer does), the same for every
+    model of a seed; other forms stay"""
     if survey.choices is None or survey.choices.form != 'interactions': return survey
     from turnover_nb.candidates import candidate_sets
-    t = survey.choices.table; most = int(t[['employee', 'post']].drop_duplicates().groupby('employee').size().max())
-    return candidate_sets(survey, split, max(1, min(n, len(survey.posts) - most)), seed)
+    return candidate_sets(survey, split, max(1, min(n, len(survey.posts) // 2)), seed)
 
 def run_one(
     survey:Survey, split, model:str,

@@ -10,12 +10,12 @@ from pathlib import Path
 from fastcore.basics import patch
 import numpy as np, torch
 from .config import Config, make_config
-from .losses import choice_loss, segment_log_softmax
+from .losses import choice_loss
 from .model import make_model, relation_parameters, reseed
 from .objective import Objective
 
 # %% auto #0
-__all__ = ['Stage', 'stages', 'validate', 'selected', 'Trainer', 'Fit', 'fit']
+__all__ = ['Stage', 'stages', 'validate', 'selected', 'model_inputs', 'Trainer', 'Fit', 'fit']
 
 # %% ../nbs/13_trainer.ipynb #bda13c7d
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ def stages(config:Config, turnover:bool=True, preference:bool=True) -> list:
 @torch.no_grad()
 def validate(model, graph, objective:Objective) -> dict:
     "turnover_loss, preference_loss and preference_accuracy (ties count their share) of the validation people, where the data have them"
-    data, sup = _inputs(graph, objective.config, 'valid'), graph.supervision('valid')
+    data, sup = model_inputs(graph, objective.config, 'valid'), graph.supervision('valid')
     z, out = model.eval()(data), {}
     if len(sup.turnover): out['turnover_loss'] = objective.turnover_loss(model.turnover(z, data)[sup.turnover_index], sup.turnover).item()
     if len(sup.chosen):
@@ -60,7 +60,7 @@ def selected(valid:dict, stage:Stage) -> float:
     if stage.select not in valid: raise ValueError(f'{stage.name}: select={stage.select!r}, but the validation people have only {sorted(valid)}')
     return -valid[stage.select] if stage.select == 'preference_accuracy' else valid[stage.select]
 
-def _inputs(graph, config:Config, phase:str, messages=None):
+def model_inputs(graph, config:Config, phase:str, messages=None):
     "Inputs of a phase; without `config.answers` no known answer is an edge"
     return graph.at(phase, messages if config.answers else np.zeros(len(graph.split.known), bool))
 
@@ -100,7 +100,7 @@ def train_epoch(self:Trainer) -> dict:
     "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite"
     st, g = self.stages[self.stage], self.graph
     messages = g.draw_messages(self.rng) if self.config.answers else np.zeros(len(g.split.known), bool)
-    loss, parts = self.objective.step(self.model.train(), _inputs(g, self.config, 'train', messages), g.supervision('train', messages), self.epoch, st.weights)
+    loss, parts = self.objective.step(self.model.train(), model_inputs(g, self.config, 'train', messages), g.supervision('train', messages), self.epoch, st.weights)
     values = {k: v.item() for k, v in parts.items()}
     if not torch.isfinite(loss): raise FloatingPointError(f'{st.name}, epoch {self.epoch}, batch 0 (full batch): the training loss is {loss.item()}, parts {values}')
     self.optimiser.zero_grad(); loss.backward()

@@ -16,10 +16,6 @@ from turnover_nb.metrics import best_threshold, preference_metrics, turnover_met
 from turnover_nb.split import make_split
 from turnover_nb.survey import read_survey
 
-# Pooled AUPR, AUROC and F1 found earlier on the 500 people of the job choice survey; the file holds 400 of them.
-EARLIER = {'Job choice survey': dict(logistic=(.553, .897, .57), random_forest=(.580, .909, .567), mlp=(.552, .918, .54),
-                                     xgboost=(.555, .888, .55))}
-
 def summary(repeats, pooled, names):
     "One row: mean ± sd over repeats, and the interval of the pooled scores"
     mean = {k: np.mean([r[k]['value'] for r in repeats]) for k in names}
@@ -76,12 +72,11 @@ def main():
     ap.add_argument('--boot', type=int, default=1000); ap.add_argument('--json', help='write the means to this file')
     a = ap.parse_args()
     survey = read_survey(a.data, a.codebook); print(survey, f'\n{a.repeats} × {a.folds}-fold, pooled out-of-fold\n')
-    earlier, found = EARLIER.get(survey.name, {}), {}
+    found = {}
     if survey.turnover is not None:
         table = {}
         for m in TURNOVER_BASELINES:
             t0 = time.process_time(); table[m], found[m] = turnover(survey, m, a)
-            if m in earlier: table[m]['earlier'] = ' '.join(f'{v:.3f}' for v in earlier[m])
             table[m]['CPU s'] = f'{time.process_time() - t0:.0f}'
         print(pd.DataFrame(table).T.fillna('').to_string(), '\n')
     if survey.choices is not None and survey.choices.form != 'interactions':
