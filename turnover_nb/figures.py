@@ -64,6 +64,7 @@ def mean_curves(
     pr, roc = [], []
     for d in frames:
         precision, recall, _ = precision_recall_curve(d.label, d.probability); fpr, tpr, _ = roc_curve(d.label, d.probability)
+        precision, recall = precision[:-1], recall[:-1]             # scikit-learn ends the curve at (0, 1), which no threshold reaches
         best = np.maximum.accumulate(precision)                     # precision attainable at this recall or more
         pr.append(best[::-1][np.searchsorted(recall[::-1], grid, side='left').clip(max=len(recall) - 1)])
         roc.append(np.interp(grid, fpr, tpr))
