@@ -7,10 +7,12 @@ from __future__ import annotations
 import numpy as np, torch
 from .config import make_config
 from .model import TurnoverGNN, make_model
+from .objective import all_utilities
+from .post_sets import PostSets
 from .trainer import Fit, model_inputs
 
 # %% auto #0
-__all__ = ['predict', 'signature', 'checkpoint', 'load_model']
+__all__ = ['predict', 'false_negatives', 'signature', 'checkpoint', 'load_model']
 
 # %% ../nbs/13a_checkpoint.ipynb #94898a68
 @torch.no_grad()
@@ -26,6 +28,29 @@ def predict(
     people = data['employee'].index[sup.turnover_index]
     u = model.utility(z, data, sup.employee, sup.post).numpy().astype('float64') if len(sup.rows) else np.zeros(0)
     return dict(people=people.numpy(), turnover=torch.sigmoid(model.turnover(z, data)[sup.turnover_index]).numpy().astype('float64'), rows=sup.rows.numpy(), utility=u)
+
+# %% ../nbs/13a_checkpoint.ipynb #c253e8b9
+@torch.no_grad()
+def false_negatives(
+    model,
+    graph,
+    k:int=5,                            # highest-scoring posts per person that are not known to be chosen
+    phase:str='test'
+) -> dict|None:                         # `people`, `k`, `cached`: share of those posts that the person chose, `random`: share of all candidates; None without choices
+    "How often a cached hard negative would be a post that the person chose in an answer that was held out"
+    sup = graph.supervision(phase)
+    if not len(sup.rows) or 'post' not in graph.metadata[0]: return None
+    data = model_inputs(graph, model.config, phase); z, N, P = model.eval()(data), data['employee'].num_nodes, data['post'].num_nodes
+    of = lambda s: PostSets.of(s.employee[s.chosen], s.post[s.chosen], N, P)
+    heldout = of(sup); known = PostSets.of(*data['employee', 'prefer', 'post'].edge_index, N, P)
+    score, hit, top, left, possible = all_utilities(model, z, data), 0, 0, 0, 0
+    people = heldout.count.nonzero().flatten()
+    for who in people.split(max(1, 2**20 // P)):
+        pair = who.repeat_interleave(P), torch.arange(P).repeat(len(who))
+        u, taken, mine = score(who), known.contains(*pair).view(-1, P), heldout.contains(*pair).view(-1, P)
+        mine = mine & ~taken; best = u.masked_fill(taken, -torch.inf).topk(min(k, P), 1).indices; free = ~taken.gather(1, best)
+        hit += (mine.gather(1, best) & free).sum().item(); top += free.sum().item(); left += mine.sum().item(); possible += (~taken).sum().item()
+    return dict(people=len(people), k=k, cached=hit / top, random=left / possible) if top else None
 
 # %% ../nbs/13a_checkpoint.ipynb #ec621540
 def signature(graph) -> dict:

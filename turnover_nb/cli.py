@@ -53,7 +53,7 @@ def _data(p):
 
 def _sweep(p):
     "Options of `run`"
-    p.add_argument('--models', type=_words, default=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'hgt'), help='names with commas; those without a task in the data are left out')
+    p.add_argument('--models', type=_words, default=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'hgt'), help='names with commas, graph models also as preset+key=value; those without a task in the data are left out')
     p.add_argument('--seeds', type=_seeds, default=(0, 1, 2), help='how many, or which ("4,7"); each is a split and a model seed')
     p.add_argument('--protocol', choices=('holdout', 'kfold', 'group', 'time'), default='holdout', help='how test people are chosen')
     p.add_argument('--folds', type=int, default=5, help='folds of kfold')
@@ -61,6 +61,7 @@ def _sweep(p):
     p.add_argument('--preference', type=_words, default=('cold', 'warm'), help='protocols of the preference task')
     p.add_argument('--known', type=int, default=3, help='warm: choice tasks that are known of a test person')
     p.add_argument('--set', type=_setting, action='append', default=[], metavar='KEY=VALUE', help='a setting of the graph model, e.g. lr=0.003')
+    p.add_argument('--device', default='cpu', help='where graph models train: cpu, cuda or mps')
     p.add_argument('--jobs', type=int, default=2, help='runs at a time')
     p.add_argument('--engine', choices=('inprocess', 'kernel'), default='inprocess', help='forked processes, or Jupyter kernels')
     p.add_argument('--out', default='outputs', help='where outputs go')
@@ -73,7 +74,7 @@ def plan_of(a):
     from turnover_nb.experiment import Plan
     full = lambda x: str(Path(x).resolve()) if Path(x).exists() else x
     return Plan(models=a.models, seeds=a.seeds, data=a.data if a.data == 'synthetic' else full(a.data), codebook=full(a.codebook) if a.codebook else '', employees=a.employees,
-                protocol=a.protocol, n_folds=a.folds, group=a.group, preference=a.preference, n_known=a.known, config=dict(a.set))
+                protocol=a.protocol, n_folds=a.folds, group=a.group, preference=a.preference, n_known=a.known, config=dict(a.set), device=a.device)
 
 def run(a) -> int:
     "Sweep, then report"

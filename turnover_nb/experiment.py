@@ -7,13 +7,14 @@ from __future__ import annotations
 import datetime, json, os, re
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+import yaml
 import turnover_nb
-from .config import make_config
+from .config import PRESETS, make_config
 from .engine import Job, Outcome, check_parameters, run_jobs
 from .run import MODELS, _shared, load_data, tasks_of, write_json
 
 # %% auto #0
-__all__ = ['experiment_notebook', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan', 'sweep']
+__all__ = ['experiment_notebook', 'parse_variant', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan', 'sweep']
 
 # %% ../nbs/19_experiment.ipynb #ed6af6d4
 def experiment_notebook(name:str) -> Path:
@@ -24,10 +25,21 @@ def experiment_notebook(name:str) -> Path:
     raise FileNotFoundError(f'{name} is neither in {here/"experiments"} nor in {here.parent/"nbs"/"experiments"}: install the package again')
 
 # %% ../nbs/19_experiment.ipynb #07e7ef4e
+def parse_variant(name:str, config:dict|None=None) -> tuple:
+    "'preset+key=value+…' -> (model, settings that differ from the preset: `config`, and those of the name); raises ValueError for an unknown model, key or value"
+    model, *words = name.split('+')
+    if model not in MODELS: raise ValueError(f'plan: models: unknown {model!r}; expected one of {", ".join(MODELS)}')
+    if words and model not in PRESETS: raise ValueError(f'plan: models: {name!r}: only graph models have settings ({", ".join(PRESETS)})')
+    if bad := [w for w in words if '=' not in w]: raise ValueError(f'plan: models: {name!r}: {bad[0]!r} is not key=value')
+    settings = {**(config or {}), **{k: yaml.safe_load(v) for k, _, v in (w.partition('=') for w in words)}}
+    if model in PRESETS: make_config(model, **settings)
+    return model, settings if model in PRESETS else {}
+
+# %% ../nbs/19_experiment.ipynb #d23c99a5
 @dataclass(frozen=True)
 class Plan:
     "What a sweep runs"
-    models: tuple                       # names in `MODELS`
+    models: tuple                       # names in `MODELS`; a preset with changed settings is spelled preset+key=value+…
     seeds: tuple                        # whole numbers; each is a split and a model seed
     data: str = 'synthetic'             # 'synthetic', or a folder or file
     codebook: str = ''                  # path or shipped name; empty for the synthetic survey
@@ -37,23 +49,24 @@ class Plan:
     group: str = ''                     # column or relation of the group protocol; empty: the only one
     preference: tuple = ('cold', 'warm')    # protocols of the preference task
     n_known: int = 3                    # warm: tasks that are known of a held-out person
-    config: dict = field(default_factory=dict)      # settings of graph models, see `Config`
+    config: dict = field(default_factory=dict)      # settings of all graph models, see `Config`
+    device: str = 'cpu'                 # where graph models train: 'cpu', 'cuda' or 'mps'
 
     def __post_init__(self):
-        for k, bad in (('models', [m for m in self.models if m not in MODELS]), ('preference', [p for p in self.preference if p not in ('cold', 'warm')])):
-            if bad: raise ValueError(f'plan: {k}: unknown {bad[0]!r}; expected one of {", ".join(MODELS) if k == "models" else "cold, warm"}')
+        if bad := [p for p in self.preference if p not in ('cold', 'warm')]: raise ValueError(f'plan: preference: unknown {bad[0]!r}; expected cold or warm')
         for k in ('models', 'seeds', 'preference'):
             v = getattr(self, k)
             if not v: raise ValueError(f'plan: no {k}')
             if len(set(v)) < len(v): raise ValueError(f'plan: {k} {list(v)} repeat themselves')
         make_config(**self.config)
+        for m in self.models: parse_variant(m, self.config)
 
 # %% ../nbs/19_experiment.ipynb #3ba47297
 def variants(plan:Plan, survey) -> dict:
-    "Name of each variant -> (model, preference protocol); models without a task in the data are left out"
+    "Name of each variant -> (model as in the plan, preference protocol); models without a task in the data are left out"
     out = {}
     for m in plan.models:
-        try: tasks = tasks_of(survey, m)
+        try: tasks = tasks_of(survey, m.split('+')[0])
         except ValueError: continue
         for p in plan.preference if 'preference' in tasks else plan.preference[:1]:
             out[m if p == 'cold' or 'preference' not in tasks else f'{m}_warm'] = (m, p if 'preference' in tasks else 'cold')
@@ -66,9 +79,10 @@ def plan_jobs(plan:Plan, survey, folder:str|Path) -> list:
     folds = range(plan.n_folds) if plan.protocol == 'kfold' else (-1,)
     for seed in plan.seeds:
         for fold in folds:
-            for name, (model, preference) in variants(plan, survey).items():
+            for name, (variant, preference) in variants(plan, survey).items():
+                model, config = parse_variant(variant, plan.config)
                 p = dict(data=plan.data, codebook=plan.codebook, employees=plan.employees, model=model, variant=name, seed=seed, protocol=plan.protocol,
-                         n_folds=plan.n_folds, fold=fold, group=plan.group, preference=preference, n_known=plan.n_known, config=json.dumps(plan.config))
+                         n_folds=plan.n_folds, fold=fold, group=plan.group, preference=preference, n_known=plan.n_known, config=json.dumps(config), device=plan.device)
                 place = f'seed_{seed}' + (f'_fold_{fold}' if fold >= 0 else '')
                 jobs.append(Job(notebook, p, Path(folder)/name/place, f'{name} {place}'))
     check_parameters(notebook, jobs[0].parameters)

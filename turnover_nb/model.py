@@ -11,9 +11,9 @@ from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, HGTConv, RGCNConv, SAGEConv
 
 # %% auto #0
-__all__ = ['HEADS', 'Dropout', 'reseed', 'RelationEmbedding', 'RelationalConv', 'make_conv', 'HeteroEncoder', 'group_mean', 'mlp',
-           'ConcatHead', 'DotHead', 'DualHead', 'UtilityHead', 'TurnoverGNN', 'input_sizes', 'make_model',
-           'relation_parameters']
+__all__ = ['HEADS', 'Dropout', 'reseed', 'RelationEmbedding', 'RelationalConv', 'BatchedHGTConv', 'make_conv', 'HeteroEncoder',
+           'group_mean', 'mlp', 'ConcatHead', 'DotHead', 'DualHead', 'UtilityHead', 'TurnoverGNN', 'input_sizes',
+           'make_model', 'relation_parameters']
 
 # %% ../nbs/11_model.ipynb #6063c2fa
 class Dropout(nn.Module):
@@ -54,10 +54,23 @@ class RelationalConv(nn.Module):
         out = self.conv(torch.cat(list(z.values())), torch.cat(parts, 1), kind)
         return {t: out[start[t]:start[t] + len(h)] for t, h in z.items()}
 
+class BatchedHGTConv(HGTConv):
+    "PyG's HGTConv with the same weights and the same output: keys and values of an edge type by one batched product instead of slices written in place, whose gradient copies the whole tensor per slice"
+    def _construct_src_node_feat(self, k_dict:dict, v_dict:dict, edge_index_dict:dict) -> tuple:
+        H, T, D = self.heads, len(self.edge_types), self.out_channels // self.heads
+        weights = [r.weight.view(H, T, D, D) for r in (self.k_rel, self.v_rel)]
+        keys, offset, n = [], {}, 0
+        for e, index in edge_index_dict.items():
+            offset[e] = n
+            if index.shape[1] == 0: continue                                        # no message: no key is needed
+            keys.append([x[e[0]].transpose(0, 1) @ w[:, self.edge_types_map[e]] for x, w in zip((k_dict, v_dict), weights)]); n += len(k_dict[e[0]])
+        if not keys: return *(next(iter(k_dict.values())).new_zeros(0, H, D) for _ in range(2)), offset
+        return *(torch.cat(x, 1).transpose(0, 1) for x in zip(*keys)), offset
+
 def make_conv(encoder:str, hidden:int, heads:int, metadata:tuple) -> nn.Module|None:
     "One message-passing layer: (z per node type, edges per type) -> message per node type; None for `mlp`"
     if encoder == 'mlp': return None
-    if encoder == 'hgt': return HGTConv(hidden, hidden, metadata, heads)
+    if encoder == 'hgt': return BatchedHGTConv(hidden, hidden, metadata, heads)
     if encoder == 'rgcn': return RelationalConv(hidden, metadata[1])
     return HeteroConv({e: SAGEConv(hidden, hidden, root_weight=False) for e in metadata[1]}, aggr='sum')
 

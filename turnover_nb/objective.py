@@ -4,18 +4,19 @@
 
 # %% ../nbs/12a_objective.ipynb #9c365ebc
 from __future__ import annotations
+from dataclasses import fields, replace
 from fastcore.basics import patch
 import numpy as np, torch
 from torch import Tensor
 from torch.nn import functional as F
 from .config import Config
-from .losses import AdaptiveMarginLoss, FocalLoss, MarginSchedule, bpr_loss, choice_loss, margin_loss, sampled_softmax_loss
-from .post_sets import Positives
+from .losses import AdaptiveMarginLoss, FocalLoss, MarginSchedule, bpr_loss, choice_loss, margin_loss
+from .post_sets import PostSets, Positives
 from .regularisers import UncertaintyWeighting, augment, colleague_smoothing, fixed_weights, nt_xent
 from .sampler import HardNegativeSampler
 
 # %% auto #0
-__all__ = ['Objective']
+__all__ = ['Objective', 'all_utilities', 'to_device', 'ranking_softmax']
 
 # %% ../nbs/12a_objective.ipynb #a5da1a70
 class Objective:
@@ -26,15 +27,16 @@ class Objective:
         self.schedule = MarginSchedule(start=c.margin, step=c.margin_step if c.preference_loss == 'adaptive_margin' else 0., maximum=c.margin_max, minimum=c.margin_min)
         self.generator = torch.Generator().manual_seed(seed + 1)
         self.uncertainty = UncertaintyWeighting() if c.weighting == 'uncertainty' else None
-        self.sampler = self._sampler(graph) if c.preference_loss != 'choice' and c.n_negatives and graph.survey.choices is not None else None
+        self.positives, self.sampler = None, None
+        if c.preference_loss != 'choice' and graph.survey.choices is not None: self._negatives_of(graph)
         self.units = self._units(graph) if c.smoothing else []
 
-    def _sampler(self, graph) -> HardNegativeSampler:
+    def _negatives_of(self, graph):
         "Positives are all training answers, those that are messages in an epoch too"
-        none = np.zeros(len(graph.split.known), bool); sup, data = graph.supervision('train', none), graph.at('train')
-        n = data['post'].num_nodes
-        return HardNegativeSampler(Positives.from_supervision(sup, data['employee'].num_nodes, n), n, k=self.config.cache_size,
-                                   hard_ratio=self.config.hard_ratio, every=self.config.cache_every)
+        c, none = self.config, np.zeros(len(graph.split.known), bool); sup, data = graph.supervision('train', none), graph.at('train')
+        pairs = sup.employee[sup.chosen], sup.post[sup.chosen], data['employee'].num_nodes, data['post'].num_nodes
+        self.positives = PostSets.of(*pairs)
+        if c.n_negatives: self.sampler = HardNegativeSampler(Positives.of(*pairs), pairs[-1], k=c.cache_size, hard_ratio=c.hard_ratio, every=c.cache_every)
 
     def _units(self, graph) -> list:
         "(employee, node, nodes) of every relation whose people are to be alike"
@@ -50,28 +52,49 @@ class Objective:
         if self.uncertainty: self.uncertainty.load_state_dict(s['uncertainty'])
 
 # %% ../nbs/12a_objective.ipynb #4de5352c
+def all_utilities(model, z:dict, data):
+    "A function: people, int64 [c] -> utilities of all posts, [c, P]"
+    P, device = data['post'].num_nodes, z['post'].device
+    return lambda people: model.utility(z, data, people.to(device).repeat_interleave(P), torch.arange(P, device=device).repeat(len(people))).view(-1, P)
+
 @patch
 def refresh_cache(self:Objective, model, data, epoch:int):
     "Rebuild the cache of hard negatives from the utilities of the model as it is"
-    P = data['post'].num_nodes
     with torch.no_grad():
         training = model.training; z = model.eval()(data)
-        score = lambda people: model.utility(z, data, people.repeat_interleave(P), torch.arange(P).repeat(len(people))).view(-1, P)
+        score = all_utilities(model, z, data)
         self.sampler.refresh(score, epoch); model.train(training)
 
 @patch
+def observed(self:Objective, sup) -> tuple:
+    "Of each situation that has one, a rejected post at random that the person chose nowhere in training: situation [m], post [m]"
+    rejected = sup.available & ~sup.chosen & ~self.positives.contains(sup.employee, sup.post)
+    u = torch.where(rejected, torch.rand(len(rejected), generator=self.generator), -1.)
+    order = torch.argsort(u, stable=True); last = order[torch.argsort(sup.situation[order], stable=True)][sup.ptr[1:] - 1]
+    has = rejected[last].nonzero().flatten()
+    return has, sup.post[last[has]]
+
+@patch
 def negatives(self:Objective, sup) -> tuple:
-    "Negatives of each situation: posts [S, n] and whether each is hard [S, n]"
-    post, hard = [], []
-    if self.config.observed_negatives and (sup.ptr.diff() > 1).any():
-        rejected = sup.available & ~sup.chosen                                      # the first rejected alternative of a random order
-        u = torch.where(rejected, torch.rand(len(rejected), generator=self.generator), -1.)
-        order = torch.argsort(u, stable=True); order = order[torch.argsort(sup.situation[order], stable=True)]
-        post.append(sup.post[order[sup.ptr[1:] - 1]][:, None]); hard.append(torch.zeros_like(post[-1], dtype=torch.bool))
+    "Negatives of the situations of `sup` (on the CPU): situation [m], post [m], and whether each is hard [m]; ValueError when there is none"
+    parts = []
+    if self.config.observed_negatives: s, p = self.observed(sup); parts.append((s, p, torch.zeros(len(s), dtype=torch.bool)))
     if self.sampler:
-        p, h = self.sampler.sample(sup.employee[sup.ptr[:-1]], self.config.n_negatives, self.generator); post.append(p); hard.append(h)
-    if not post: raise ValueError('pairwise loss without negatives: no task has a rejected alternative, and n_negatives is 0')
-    return torch.cat(post, 1), torch.cat(hard, 1)
+        p, h = self.sampler.sample(sup.employee[sup.ptr[:-1]], self.config.n_negatives, self.generator)
+        parts.append((torch.arange(len(p)).repeat_interleave(p.shape[1]), p.flatten(), h.flatten()))
+    out = [torch.cat(x) for x in zip(*parts)]
+    if not parts or not len(out[0]): raise ValueError('pairwise loss without negatives: no task has a rejected alternative that the person never chose, and n_negatives is 0')
+    return out
+
+# %% ../nbs/12a_objective.ipynb #d24a7468
+def to_device(x, device):
+    "A `Supervision` with its tensors on `device`"
+    return x if x.chosen.device == torch.device(device) else replace(x, **{f.name: getattr(x, f.name).to(device) for f in fields(x)})
+
+def ranking_softmax(pos:Tensor, neg:Tensor, at:Tensor) -> Tensor:
+    "Mean of −log(e^{s⁺} / (e^{s⁺} + Σ_j e^{s_j})): the chosen posts' utilities [S] against the negatives' [m] of situations `at` [m]; `sampled_softmax_loss` for any number of negatives"
+    S = len(pos); situation = torch.cat([torch.arange(S, device=at.device), at])
+    return choice_loss(torch.cat([pos, neg]), situation, torch.arange(len(situation), device=at.device) < S, torch.ones_like(situation, dtype=torch.bool), S)
 
 # %% ../nbs/12a_objective.ipynb #68f52265
 @patch
@@ -79,12 +102,12 @@ def preference(self:Objective, model, z:dict, data, sup) -> Tensor:
     "Loss of the supervised choices, scalar"
     c, s = self.config, model.utility(z, data, sup.employee, sup.post)
     if c.preference_loss == 'choice': return choice_loss(s, sup.situation, sup.chosen, sup.available, len(sup.ptr) - 1)
-    post, hard = self.negatives(sup)                                                # [S, n]
-    who = sup.employee[sup.ptr[:-1]]; pos = s[sup.chosen]
-    neg = model.utility(z, data, who.repeat_interleave(post.shape[1]), post.flatten()).view(post.shape)
+    at, post, hard = (x.to(s.device) for x in self.negatives(to_device(sup, 'cpu')))   # [m]
+    pos, neg = s[sup.chosen][at], model.utility(z, data, sup.employee[sup.ptr[:-1]][at], post)
+    if c.preference_loss == 'sampled_softmax': return ranking_softmax(s[sup.chosen], neg, at)
     if c.preference_loss == 'adaptive_margin': return AdaptiveMarginLoss(c.hard_weight, c.rank_weight, self.schedule)(pos, neg, hard)
     if c.preference_loss == 'margin': return margin_loss(pos, neg, c.margin)
-    return bpr_loss(pos, neg) if c.preference_loss == 'bpr' else sampled_softmax_loss(pos, neg)
+    return bpr_loss(pos, neg)
 
 @patch
 def regularisers(self:Objective, model, z:dict, data) -> list:

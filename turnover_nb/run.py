@@ -82,12 +82,12 @@ def model_graph(survey:Survey, split, config:Config):
     ties = [k for k, r in survey.relations.items() if r.labels is not None] if config.colleagues else []
     return build_graph(survey, split, colleagues=ties, max_group=config.max_group)
 
-def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None) -> Scores:
+def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None, device:str='cpu') -> Scores:
     "Train the graph model, and score by what it was trained on"
-    from turnover_nb.checkpoint import checkpoint, predict
+    from turnover_nb.checkpoint import checkpoint, false_negatives, predict
     from turnover_nb.trainer import fit
-    trained = fit(graph, config, seed, progress, resume)
-    out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history)), history=trained.history,
+    trained = fit(graph, config, seed, progress, resume, device)
+    out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history), negatives=false_negatives(trained.model, graph, config.cache_size)), history=trained.history,
                  checkpoints={s: checkpoint(trained, graph, s) for s in trained.states})
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
     if survey.choices is not None: out.utility = np.full(len(survey.choices.table), np.nan)
@@ -187,7 +187,7 @@ def predictions(survey:Survey, split, scores:Scores) -> pd.DataFrame:
 # %% ../nbs/18_run.ipynb #6a4cf014
 PACKAGES = ('turnover_nb', 'numpy', 'pandas', 'scikit-learn', 'scipy', 'torch', 'torch-geometric', 'xgboost', 'papermill')
 
-def environment() -> dict:
+def environment(device:str='cpu') -> dict:
     "Versions, git commit, threads, machine: JSON-ready"
     from importlib.metadata import version, PackageNotFoundError
     def known(p):
@@ -199,7 +199,7 @@ def environment() -> dict:
     torch = sys.modules.get('torch')
     return dict(python=platform.python_version(), platform=platform.platform(), packages={p: known(p) for p in PACKAGES},
                 git_commit=commit.stdout.strip() if commit and commit.returncode == 0 else None, git_dirty=bool(dirty.stdout.strip()) if dirty else None,
-                threads=torch.get_num_threads() if torch else None, device='cpu')
+                threads=torch.get_num_threads() if torch else None, device=device)
 
 # %% ../nbs/18_run.ipynb #711209a6
 def clean(x):
@@ -220,6 +220,7 @@ class Run:
     predictions: pd.DataFrame
     config: Config
     seconds: float                      # wall seconds of fitting and scoring
+    device: str = 'cpu'                 # where it was trained
 
 def bayes_scores(truth, survey:Survey, split, tasks:list) -> dict|None:
     "What the planted truth reaches on the test people of this split, given what the protocol lets a model know"
@@ -242,7 +243,8 @@ def run_one(
     variant:str='',                     # name in tables; empty: the model's
     n_boot:int=1000,
     progress=None,                      # called with each epoch's record
-    resume=None                         # file for the state of training: a killed run goes on from it
+    resume=None,                        # file for the state of training: a killed run goes on from it
+    device:str='cpu'                    # where graph models train: 'cpu', 'cuda' or 'mps'
 ) -> Run:
     "Fit `model` on the training people of `split`, score the test people once, audit for leaks"
     from turnover_nb.audit import leak_audit
@@ -250,7 +252,7 @@ def run_one(
     config = config or make_config(model if model in PRESETS else 'hgt')
     survey = explicit_choices(survey, split, seed=seed)
     graph = model_graph(survey, split, config)
-    scores = graph_scores(survey, split, graph, config, seed, progress, resume) if model in PRESETS else baseline_scores(survey, split, model, seed)
+    scores = graph_scores(survey, split, graph, config, seed, progress, resume, device) if model in PRESETS else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start
     audit = leak_audit(graph, split, scores=None, seed=seed)
     pref = dict(protocol=split.preference, n_known=split.n_known, metrics=evaluate_preference(survey, split, scores.utility, seed, n_boot)) if 'preference' in tasks else None
@@ -259,7 +261,7 @@ def run_one(
         data=dict(name=survey.name, synthetic=survey.synthetic, employees=survey.n, sources=survey.sources),
         turnover=evaluate_turnover(survey, split, scores.turnover, seed, n_boot) if 'turnover' in tasks else None, preference=pref,
         bayes=clean(bayes_scores(truth, survey, split, tasks)), facts=clean(scores.facts), audit=clean(audit.to_dict()))
-    return Run(results, scores, predictions(survey, split, scores), config, seconds)
+    return Run(results, scores, predictions(survey, split, scores), config, seconds, device if model in PRESETS else 'cpu')
 
 # %% ../nbs/18_run.ipynb #1b080234
 def write_run(run:Run, out:str|Path) -> Path:
@@ -268,7 +270,7 @@ def write_run(run:Run, out:str|Path) -> Path:
     (out/'config.yaml').write_text(config_yaml(run.config), 'utf-8')
     write_json(out/'results.json', run.results.model_dump())
     run.predictions.to_parquet(out/'predictions.parquet', index=False)
-    write_json(out/'environment.json', dict(environment(), seconds=run.seconds))
+    write_json(out/'environment.json', dict(environment(run.device), seconds=run.seconds))
     for stage, state in run.scores.checkpoints.items():
         import torch
         torch.save(state, out/f'{stage}_best.pt')

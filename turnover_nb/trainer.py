@@ -12,10 +12,11 @@ import numpy as np, torch
 from .config import Config, make_config
 from .losses import choice_loss
 from .model import make_model, relation_parameters, reseed
-from .objective import Objective
+from .objective import Objective, to_device
 
 # %% auto #0
-__all__ = ['Stage', 'stages', 'validate', 'selected', 'model_inputs', 'Trainer', 'Fit', 'fit']
+__all__ = ['Stage', 'stages', 'validate', 'selected', 'model_inputs', 'usable_device', 'Trainer', 'gradient_cosine', 'Fit', 'fit',
+           'progress_bar']
 
 # %% ../nbs/13_trainer.ipynb #bda13c7d
 @dataclass(frozen=True)
@@ -39,16 +40,16 @@ def stages(config:Config, turnover:bool=True, preference:bool=True) -> list:
 
 # %% ../nbs/13_trainer.ipynb #14287766
 @torch.no_grad()
-def validate(model, graph, objective:Objective) -> dict:
+def validate(model, graph, objective:Objective, device='cpu') -> dict:
     "turnover_loss, preference_loss and preference_accuracy (ties count their share) of the validation people, where the data have them"
-    data, sup = model_inputs(graph, objective.config, 'valid'), graph.supervision('valid')
+    data, sup = model_inputs(graph, objective.config, 'valid', device=device), to_device(graph.supervision('valid'), device)
     z, out = model.eval()(data), {}
     if len(sup.turnover): out['turnover_loss'] = objective.turnover_loss(model.turnover(z, data)[sup.turnover_index], sup.turnover).item()
     if len(sup.chosen):
         from turnover_nb.metrics import situation_scores
-        s, ptr = model.utility(z, data, sup.employee, sup.post), sup.ptr.numpy()
+        s, ptr = model.utility(z, data, sup.employee, sup.post), sup.ptr.cpu().numpy()
         out['preference_loss'] = choice_loss(s, sup.situation, sup.chosen, sup.available, len(ptr) - 1).item()
-        out['preference_accuracy'] = float(situation_scores(s.numpy().astype('float64'), ptr, sup.chosen.numpy(), sup.available.numpy())['accuracy'].mean())
+        out['preference_accuracy'] = float(situation_scores(s.cpu().numpy().astype('float64'), ptr, sup.chosen.cpu().numpy(), sup.available.cpu().numpy())['accuracy'].mean())
     return out
 
 def selected(valid:dict, stage:Stage) -> float:
@@ -60,21 +61,31 @@ def selected(valid:dict, stage:Stage) -> float:
     if stage.select not in valid: raise ValueError(f'{stage.name}: select={stage.select!r}, but the validation people have only {sorted(valid)}')
     return -valid[stage.select] if stage.select == 'preference_accuracy' else valid[stage.select]
 
-def model_inputs(graph, config:Config, phase:str, messages=None):
-    "Inputs of a phase; without `config.answers` no known answer is an edge"
-    return graph.at(phase, messages if config.answers else np.zeros(len(graph.split.known), bool))
+def model_inputs(graph, config:Config, phase:str, messages=None, device='cpu'):
+    "Inputs of a phase on `device`; without `config.answers` no known answer is an edge"
+    data = graph.at(phase, messages if config.answers else np.zeros(len(graph.split.known), bool))
+    return data if torch.device(device).type == 'cpu' else data.to(device)
 
 # %% ../nbs/13_trainer.ipynb #10a079be
+def usable_device(device) -> torch.device:
+    "The device; ValueError when this machine does not have it"
+    try: d = torch.device(device)
+    except RuntimeError: raise ValueError(f"device {device!r}: expected 'cpu', 'cuda' or 'mps'") from None
+    if (d.type == 'cuda' and not torch.cuda.is_available()) or (d.type == 'mps' and not torch.backends.mps.is_available()):
+        raise ValueError(f"device {device!r} is not available on this machine; use 'cpu'")
+    return d
+
 class Trainer:
     "Model, objective, optimiser and counters of a run"
-    def __init__(self, graph, config:Config, seed:int=0):
-        self.graph, self.config, self.seed = graph, config, seed
+    def __init__(self, graph, config:Config, seed:int=0, device='cpu'):
+        self.graph, self.config, self.seed, self.device = graph, config, seed, usable_device(device)
         s = graph.survey; self.stages = stages(config, s.turnover is not None, s.choices is not None)
         if not self.stages: raise ValueError('the survey has neither turnover labels nor choices that this config trains')
-        self.model = make_model(graph, config, seed)
+        self.model = make_model(graph, config, seed).to(self.device)
         self.dropout, self.rng = torch.Generator().manual_seed(seed), np.random.default_rng([seed, 3])
         reseed(self.model, self.dropout)
         self.objective = Objective(graph, config, seed)
+        if self.objective.uncertainty: self.objective.uncertainty.to(self.device)
         self.stage, self.history, self.best_epochs = 0, {}, {}
         self.begin()
 
@@ -94,15 +105,28 @@ class Trainer:
         self.epoch, self.wait, self.best_score, self.best_epoch, self.best = 0, 0, np.inf, -1, None
         self.history.setdefault(st.name, [])
 
+# %% ../nbs/13_trainer.ipynb #66c3c1f3
+def gradient_cosine(a:torch.Tensor, b:torch.Tensor, parameters:list) -> float|None:
+    "Cosine of the gradients of two losses in the parameters that both reach; negative: the tasks pull apart (Yu et al. 2020). None where a gradient is zero"
+    learned = [p for p in parameters if p.requires_grad]
+    if not learned: return None
+    ga, gb = (torch.autograd.grad(x, learned, retain_graph=True, allow_unused=True) for x in (a, b))
+    both = [(x.flatten(), y.flatten()) for x, y in zip(ga, gb) if x is not None and y is not None]
+    if not both: return None
+    x, y = (torch.cat(v).double() for v in zip(*both)); size = (x.norm() * y.norm()).item()
+    return (x @ y).item() / size if size > 0 else None
+
 # %% ../nbs/13_trainer.ipynb #4de5352c
 @patch
 def train_epoch(self:Trainer) -> dict:
     "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite"
     st, g = self.stages[self.stage], self.graph
     messages = g.draw_messages(self.rng) if self.config.answers else np.zeros(len(g.split.known), bool)
-    loss, parts = self.objective.step(self.model.train(), model_inputs(g, self.config, 'train', messages), g.supervision('train', messages), self.epoch, st.weights)
-    values = {k: v.item() for k, v in parts.items()}
+    data, sup = model_inputs(g, self.config, 'train', messages, self.device), to_device(g.supervision('train', messages), self.device)
+    loss, parts = self.objective.step(self.model.train(), data, sup, self.epoch, st.weights)
+    values = {f'{k}_loss': v.item() for k, v in parts.items()}
     if not torch.isfinite(loss): raise FloatingPointError(f'{st.name}, epoch {self.epoch}, batch 0 (full batch): the training loss is {loss.item()}, parts {values}')
+    if len(parts) == 2 and self.epoch % self.config.cache_every == 0: values['gradient_cosine'] = gradient_cosine(*parts.values(), list(self.model.encoder.parameters()))
     self.optimiser.zero_grad(); loss.backward()
     torch.nn.utils.clip_grad_norm_([p for gr in self.optimiser.param_groups for p in gr['params']], self.config.clip); self.optimiser.step()
     return values
@@ -112,9 +136,9 @@ def run_epoch(self:Trainer) -> dict:
     "Train, validate, move margin and learning rate, keep the best; returns the epoch's record"
     st, o = self.stages[self.stage], self.objective
     margin, lr = o.schedule.margin, self.optimiser.param_groups[0]['lr']
-    train, valid = self.train_epoch(), validate(self.model, self.graph, o)
+    train, valid = self.train_epoch(), validate(self.model, self.graph, o, self.device)
     score = selected(valid, st)
-    record = dict(stage=st.name, epoch=self.epoch, selected=score, lr=lr, margin=margin, **{f'train_{k}_loss': v for k, v in train.items()}, **{f'valid_{k}': v for k, v in valid.items()})
+    record = dict(stage=st.name, epoch=self.epoch, selected=score, lr=lr, margin=margin, **{k if k == 'gradient_cosine' else f'train_{k}': v for k, v in train.items()}, **{f'valid_{k}': v for k, v in valid.items()})
     if o.sampler and st.weights[1]: record |= {f'sampler_{k}': v for k, v in o.sampler.epoch_statistics().items()}
     if o.uncertainty: record |= {f'weight_{k}': v for k, v in o.uncertainty.weights().items()}
     if st.weights[1] and 'preference_accuracy' in valid: o.schedule.update(valid['preference_accuracy'])
@@ -146,19 +170,35 @@ class Fit:
     history: list = field(default_factory=list)     # a dict per epoch, all stages
     states: dict = field(default_factory=dict)      # stage -> weights at its best epoch
 
-def fit(graph, config:Config=None, seed:int=0, progress=None, resume:str|Path|None=None) -> Fit:
-    """Train on the training people of `graph`, choose the epochs on its validation people; one seed gives the same bits. With `resume` (a file) the state is saved
-    after every epoch, and a run that was killed goes on from it to the same result"""
-    t, states = Trainer(graph, config or Config(), seed), {}
+def fit(
+    graph,
+    config:Config=None,
+    seed:int=0,
+    progress=None,                      # called with each epoch's record, e.g. `progress_bar`
+    resume:str|Path|None=None,          # file for the state after every epoch; a run that was killed goes on from it to the same result
+    device='cpu'                        # 'cpu', 'cuda' or 'mps'; results repeat bit for bit on the CPU
+) -> Fit:                               # its model is on the CPU
+    "Train on the training people of `graph`, choose the epochs on its validation people"
+    t, states = Trainer(graph, config or Config(), seed, device), {}
     if resume and Path(resume).exists(): states = t.load(resume)
     done = t.stage == len(t.stages)
     while not done:
         name, record = t.stages[t.stage].name, t.run_epoch()
         done = t.finish_stage()
-        if name in t.best_epochs: states[name] = copy.deepcopy(t.model.state_dict())
+        if name in t.best_epochs: states[name] = {k: v.detach().cpu().clone() for k, v in t.model.state_dict().items()}
         if resume: t.save(resume, states)
         if progress: progress(record)
-    return Fit(t.model, t.config, seed, t.best_epochs, [r for h in t.history.values() for r in h], states)
+    return Fit(t.model.cpu(), t.config, seed, t.best_epochs, [r for h in t.history.values() for r in h], states)
+
+# %% ../nbs/13_trainer.ipynb #68f5a3c7
+def progress_bar(config:Config, file=None):
+    "A tqdm bar over the epochs of all stages, for `fit(progress=…)`: losses, validation scores and margin of the epoch"
+    from tqdm.auto import tqdm
+    bar = tqdm(total=sum(s.epochs for s in stages(config)), unit='epoch', file=file)
+    def show(r:dict):
+        keep = {k: v for k, v in r.items() if k.startswith(('train_', 'valid_')) or (k == 'margin' and config.preference_loss in ('margin', 'adaptive_margin'))}
+        bar.set_description(r['stage'], refresh=False); bar.set_postfix({k.replace('preference', 'pref'): f'{v:.3f}' for k, v in keep.items()}, refresh=False); bar.update()
+    return show
 
 # %% ../nbs/13_trainer.ipynb #b07dcb75
 @patch
@@ -174,7 +214,7 @@ def save(self:Trainer, path:str|Path, states:dict):
 @patch
 def load(self:Trainer, path:str|Path) -> dict:
     "Restore a state and return the weights of finished stages; ValueError when it belongs to another config or seed, or is damaged"
-    try: d = torch.load(path, weights_only=True)
+    try: d = torch.load(path, weights_only=True, map_location='cpu')
     except Exception as e: raise ValueError(f'{path}: not a readable state ({type(e).__name__})') from None
     if d['config'] != self.config.model_dump() or d['seed'] != self.seed: raise ValueError(f'{path}: belongs to another config or seed')
     self.stage, self.history, self.best_epochs = d['stage'], json.loads(d['history']), d['best_epochs']
