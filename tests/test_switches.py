@@ -40,7 +40,7 @@ SWITCHES = dict(
     more_negatives=dict(n_negatives=3), no_further_negatives=dict(n_negatives=0), hard_weight=dict(hard_weight=1.),
     ranking_regulariser=dict(rank_weight=0.), two_stages=dict(two_stages=False), freeze=dict(freeze=1), freeze_more=dict(freeze=2),
     dot=dict(preference_head="dot"), dual=dict(preference_head="dual"), utility=dict(preference_head="utility"),
-    sage=dict(encoder="sage"), rgcn=dict(encoder="rgcn"), mlp=dict(encoder="mlp"), layers=dict(layers=1), attention_heads=dict(heads=4), dropout=dict(dropout=0.),
+    per_relation=dict(per_relation=True), sage=dict(encoder="sage"), rgcn=dict(encoder="rgcn"), mlp=dict(encoder="mlp"), layers=dict(layers=1), attention_heads=dict(heads=4), dropout=dict(dropout=0.),
     focal_alpha=dict(focal_alpha=.5), focal_gamma=dict(focal_gamma=0.), bce=dict(turnover_loss="bce"), smoothing=dict(smoothing=.1), graphcl=dict(contrast=.1),
     uncertainty=dict(weighting="uncertainty"), alpha=dict(alpha=.6), beta=dict(beta=.3), colleagues=dict(colleagues=True), weight_decay=dict(weight_decay=.1),
     relation_decay=dict(relation_decay=.5), clip=dict(clip=1e-3), lr=dict(lr=1e-2), stage2_lr=dict(stage2_lr=1e-2),

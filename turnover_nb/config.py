@@ -20,6 +20,7 @@ class Settings(BaseModel):
     hidden: int = Field(64, ge=8)                    # width of every node embedding
     layers: int = Field(2, ge=1)                     # message-passing layers
     heads: int = Field(4, ge=1)                      # attention heads of hgt; divides `hidden`
+    per_relation: bool = False                       # hgt: attention sums to 1 within each relation, not over all neighbours
     dropout: float = Field(.2, ge=0, lt=1)           # share of activations dropped in training
     colleagues: bool = False                         # direct edges between people who share a small group
     max_group: int = Field(50, ge=2)                 # … of at most so many people

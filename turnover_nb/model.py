@@ -9,6 +9,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from torch_geometric.data import HeteroData
 from torch_geometric.nn import HeteroConv, HGTConv, RGCNConv, SAGEConv
+from torch_geometric.utils import softmax
 
 # %% auto #0
 __all__ = ['HEADS', 'Dropout', 'reseed', 'RelationEmbedding', 'RelationalConv', 'BatchedHGTConv', 'make_conv', 'HeteroEncoder',
@@ -56,7 +57,18 @@ class RelationalConv(nn.Module):
 
 class BatchedHGTConv(HGTConv):
     "PyG's HGTConv with the same weights and the same output: keys and values of an edge type by one batched product instead of slices written in place, whose gradient copies the whole tensor per slice"
+    def __init__(self, *args, per_relation:bool=False, **kw):
+        "`per_relation`: attention sums to 1 over the neighbours of each relation, not over all neighbours"
+        super().__init__(*args, **kw); self.per_relation, self.relation = per_relation, None
+
+    def message(self, k_j:Tensor, q_i:Tensor, v_j:Tensor, edge_attr:Tensor, index:Tensor, ptr:Tensor|None, size_i:int|None) -> Tensor:
+        if not self.per_relation: return super().message(k_j, q_i, v_j, edge_attr, index, ptr, size_i)
+        group = torch.unique(index * len(self.edge_types) + self.relation, return_inverse=True)[1]
+        attention = softmax((q_i * k_j).sum(-1) * edge_attr / q_i.size(-1) ** .5, group)         # [E, H]
+        return (v_j * attention[..., None]).flatten(1)
+
     def _construct_src_node_feat(self, k_dict:dict, v_dict:dict, edge_index_dict:dict) -> tuple:
+        self.relation = torch.cat([torch.full((i.shape[1],), self.edge_types_map[e], device=i.device) for e, i in edge_index_dict.items()])   # of each edge
         H, T, D = self.heads, len(self.edge_types), self.out_channels // self.heads
         weights = [r.weight.view(H, T, D, D) for r in (self.k_rel, self.v_rel)]
         keys, offset, n = [], {}, 0
@@ -67,10 +79,10 @@ class BatchedHGTConv(HGTConv):
         if not keys: return *(next(iter(k_dict.values())).new_zeros(0, H, D) for _ in range(2)), offset
         return *(torch.cat(x, 1).transpose(0, 1) for x in zip(*keys)), offset
 
-def make_conv(encoder:str, hidden:int, heads:int, metadata:tuple) -> nn.Module|None:
+def make_conv(encoder:str, hidden:int, heads:int, metadata:tuple, per_relation:bool=False) -> nn.Module|None:
     "One message-passing layer: (z per node type, edges per type) -> message per node type; None for `mlp`"
     if encoder == 'mlp': return None
-    if encoder == 'hgt': return BatchedHGTConv(hidden, hidden, metadata, heads)
+    if encoder == 'hgt': return BatchedHGTConv(hidden, hidden, metadata, heads, per_relation=per_relation)
     if encoder == 'rgcn': return RelationalConv(hidden, metadata[1])
     return HeteroConv({e: SAGEConv(hidden, hidden, root_weight=False) for e in metadata[1]}, aggr='sum')
 
@@ -85,7 +97,7 @@ class HeteroEncoder(nn.Module):
         super().__init__()
         c, (nodes, _) = config, metadata
         self.input = nn.ModuleDict({t: nn.Linear(n, c.hidden) if t in ('employee', 'post') else RelationEmbedding(n, c.hidden) for t, n in inputs.items()})
-        self.convs = nn.ModuleList([make_conv(c.encoder, c.hidden, c.heads, metadata) or nn.ModuleDict({t: nn.Linear(c.hidden, c.hidden) for t in nodes})
+        self.convs = nn.ModuleList([make_conv(c.encoder, c.hidden, c.heads, metadata, c.per_relation) or nn.ModuleDict({t: nn.Linear(c.hidden, c.hidden) for t in nodes})
                                     for _ in range(c.layers)])
         self.norms = nn.ModuleList(nn.ModuleDict({t: nn.LayerNorm(c.hidden) for t in nodes}) for _ in range(c.layers))
         self.drop, self.encoder = Dropout(c.dropout), c.encoder
