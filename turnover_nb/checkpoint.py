@@ -12,7 +12,7 @@ from .post_sets import PostSets
 from .trainer import Fit, model_inputs
 
 # %% auto #0
-__all__ = ['predict', 'false_negatives', 'signature', 'checkpoint', 'load_model']
+__all__ = ['predict', 'embedding_map', 'false_negatives', 'signature', 'checkpoint', 'load_model']
 
 # %% ../nbs/13a_checkpoint.ipynb #94898a68
 @torch.no_grad()
@@ -28,6 +28,16 @@ def predict(
     people = data['employee'].index[sup.turnover_index]
     u = model.utility(z, data, sup.employee, sup.post).numpy().astype('float64') if len(sup.rows) else np.zeros(0)
     return dict(people=people.numpy(), turnover=torch.sigmoid(model.turnover(z, data)[sup.turnover_index]).numpy().astype('float64'), rows=sup.rows.numpy(), utility=u)
+
+# %% ../nbs/13a_checkpoint.ipynb #41fa9618
+@torch.no_grad()
+def embedding_map(model, graph, phase:str='test') -> dict:
+    "First two principal components of the embeddings of the phase's people: `people` (employee numbers) [m], `xy` [m, 2], `share` of variance of each"
+    data = model_inputs(graph, model.config, phase); z = model.eval()(data)['employee'].double()
+    mine = torch.from_numpy(np.isin(data['employee'].index.numpy(), graph.split.people(phase)))
+    z = z[mine] - z[mine].mean(0); _, size, axes = torch.linalg.svd(z, full_matrices=False)
+    axes = axes[:2] * axes[:2].sum(1, keepdim=True).sign()                   # the sign of a component is arbitrary: fix it
+    return dict(people=data['employee'].index[mine].numpy(), xy=(z @ axes.T).numpy(), share=(size[:2]**2 / (size**2).sum().clamp(min=1e-12)).tolist())
 
 # %% ../nbs/13a_checkpoint.ipynb #c253e8b9
 @torch.no_grad()

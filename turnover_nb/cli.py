@@ -8,7 +8,7 @@ import argparse, sys
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['parser', 'plan_of', 'run', 'check', 'report', 'synthetic', 'codebooks', 'schema', 'main']
+__all__ = ['DEFAULT_MODELS', 'parser', 'plan_of', 'run', 'check', 'report', 'synthetic', 'codebooks', 'schema', 'main']
 
 # %% ../nbs/23_cli.ipynb #2578656a
 def _words(text:str) -> tuple: "'a,b' -> ('a', 'b')"; return tuple(w for w in text.replace(' ', '').split(',') if w)
@@ -29,6 +29,8 @@ def _seeds(text:str) -> tuple:
     return out
 
 # %% ../nbs/23_cli.ipynb #c55622bd
+DEFAULT_MODELS = ('baselines', 'presets')
+
 def parser() -> argparse.ArgumentParser:
     "The command line"
     p = argparse.ArgumentParser('turnover-nb', description='Predict turnover and job preference, leak-free and with intervals.')
@@ -53,7 +55,7 @@ def _data(p):
 
 def _sweep(p):
     "Options of `run`"
-    p.add_argument('--models', type=_words, default=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'hgt'), help='names with commas, graph models also as preset+key=value; those without a task in the data are left out')
+    p.add_argument('--models', type=_words, default=DEFAULT_MODELS, help='names with commas; groups: baselines, presets, ablations, path, all; a graph model with changed settings: preset+key=value')
     p.add_argument('--seeds', type=_seeds, default=(0, 1, 2), help='how many, or which ("4,7"); each is a split and a model seed')
     p.add_argument('--protocol', choices=('holdout', 'kfold', 'group', 'time'), default='holdout', help='how test people are chosen')
     p.add_argument('--folds', type=int, default=5, help='folds of kfold')
@@ -71,9 +73,9 @@ def _sweep(p):
 # %% ../nbs/23_cli.ipynb #3064fc9f
 def plan_of(a):
     "The `Plan` of parsed arguments; a path to data or codebook becomes absolute"
-    from turnover_nb.experiment import Plan
+    from turnover_nb.experiment import Plan, expand
     full = lambda x: str(Path(x).resolve()) if Path(x).exists() else x
-    return Plan(models=a.models, seeds=a.seeds, data=a.data if a.data == 'synthetic' else full(a.data), codebook=full(a.codebook) if a.codebook else '', employees=a.employees,
+    return Plan(models=expand(a.models), seeds=a.seeds, data=a.data if a.data == 'synthetic' else full(a.data), codebook=full(a.codebook) if a.codebook else '', employees=a.employees,
                 protocol=a.protocol, n_folds=a.folds, group=a.group, preference=a.preference, n_known=a.known, config=dict(a.set), device=a.device)
 
 def run(a) -> int:

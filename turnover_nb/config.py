@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # %% auto #0
-__all__ = ['PRESETS', 'Settings', 'Config', 'make_config', 'config_yaml', 'read_config']
+__all__ = ['PRESETS', 'VARIANTS', 'GROUPS', 'Settings', 'Config', 'make_config', 'config_yaml', 'read_config']
 
 # %% ../nbs/12_config.ipynb #09e7ab3c
 class Settings(BaseModel):
@@ -104,3 +104,29 @@ def make_config(preset:str='hgt', **settings) -> Config:
 # %% ../nbs/12_config.ipynb #7c9faf64
 def config_yaml(config:Config) -> str: "YAML text of a config, keys in the order of the class"; return yaml.safe_dump(config.model_dump(), sort_keys=False)
 def read_config(text:str) -> Config: "The config of a YAML text"; return make_config(**(yaml.safe_load(text) or {}))
+
+# %% ../nbs/12_config.ipynb #182ad796
+_V5_HARD = dict(hard_ratio=.7, observed_negatives=True)
+_V5_TWO = {**_V5_HARD, 'two_stages': True, 'alpha': .2, 'beta': .8, 'select': 'preference_loss'}
+
+VARIANTS = dict(                                                        # name -> (preset, settings that differ)
+    v6_no_hard_negatives=('v6_twostage', dict(hard_ratio=0.)),
+    v6_no_observed_negatives=('v6_twostage', dict(observed_negatives=False)),
+    v6_one_stage=('v6_twostage', dict(two_stages=False)),
+    v6_fixed_margin=('v6_twostage', dict(margin_step=0.)),
+    v6_no_hard_weight=('v6_twostage', dict(hard_weight=1.)),
+    v6_no_ranking=('v6_twostage', dict(rank_weight=0.)),
+    v6_no_focal=('v6_twostage', dict(turnover_loss='bce')),
+    v6_no_graph=('v6_twostage', dict(encoder='mlp')),
+    v5_hard_negatives=('v5', _V5_HARD),
+    v5_two_stages=('v5', _V5_TWO),
+    v6_p0=('v6_twostage', dict(focal_alpha=.35, focal_gamma=2.5)),
+    v6_smoothing=('v6_optimized', dict(smoothing=.01)),
+    v6_graphcl=('v6_optimized', dict(contrast=.1)),
+    v6_uncertainty=('v6_optimized', dict(weighting='uncertainty')))
+
+GROUPS = dict(                                                          # names that stand for several models
+    baselines=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit'),
+    presets=tuple(PRESETS),
+    ablations=('v6_twostage', 'v6_no_hard_negatives', 'v6_no_observed_negatives', 'v6_one_stage', 'v6_fixed_margin', 'v6_no_hard_weight', 'v6_no_ranking', 'v6_no_focal', 'v6_no_graph'),
+    path=('mlp', 'v5', 'v5_hard_negatives', 'v5_two_stages', 'v6_twostage', 'v6_p0', 'v6_optimized', 'v6_smoothing', 'v6_graphcl', 'v6_uncertainty'))

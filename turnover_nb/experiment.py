@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import yaml
 import turnover_nb
-from .config import PRESETS, make_config
+from .config import GROUPS, PRESETS, VARIANTS, make_config
 from .engine import Job, Outcome, check_parameters, run_jobs
 from .run import MODELS, _shared, load_data, tasks_of, write_json
 
 # %% auto #0
-__all__ = ['experiment_notebook', 'parse_variant', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan', 'sweep']
+__all__ = ['experiment_notebook', 'parse_variant', 'expand', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan',
+           'sweep']
 
 # %% ../nbs/19_experiment.ipynb #ed6af6d4
 def experiment_notebook(name:str) -> Path:
@@ -27,13 +28,19 @@ def experiment_notebook(name:str) -> Path:
 # %% ../nbs/19_experiment.ipynb #07e7ef4e
 def parse_variant(name:str, config:dict|None=None) -> tuple:
     "'preset+key=value+…' -> (model, settings that differ from the preset: `config`, and those of the name); raises ValueError for an unknown model, key or value"
-    model, *words = name.split('+')
-    if model not in MODELS: raise ValueError(f'plan: models: unknown {model!r}; expected one of {", ".join(MODELS)}')
+    base, *words = name.split('+'); model, named = VARIANTS.get(base, (base, {}))
+    if model not in MODELS: raise ValueError(f'plan: models: unknown {base!r}; expected one of {", ".join([*MODELS, *VARIANTS])}')
     if words and model not in PRESETS: raise ValueError(f'plan: models: {name!r}: only graph models have settings ({", ".join(PRESETS)})')
     if bad := [w for w in words if '=' not in w]: raise ValueError(f'plan: models: {name!r}: {bad[0]!r} is not key=value')
-    settings = {**(config or {}), **{k: yaml.safe_load(v) for k, _, v in (w.partition('=') for w in words)}}
+    settings = {**(config or {}), **named, **{k: yaml.safe_load(v) for k, _, v in (w.partition('=') for w in words)}}
     if model in PRESETS: make_config(model, **settings)
     return model, settings if model in PRESETS else {}
+
+# %% ../nbs/19_experiment.ipynb #f9761ca2
+def expand(names:tuple) -> tuple:
+    "Names of models with each group (see `config.GROUPS`; `all`: every group) replaced by its members, each once, in order"
+    groups = GROUPS | dict(all=tuple(m for g in GROUPS.values() for m in g))
+    return tuple(dict.fromkeys(m for n in names for m in groups.get(n, (n,))))
 
 # %% ../nbs/19_experiment.ipynb #d23c99a5
 @dataclass(frozen=True)
@@ -66,7 +73,7 @@ def variants(plan:Plan, survey) -> dict:
     "Name of each variant -> (model as in the plan, preference protocol); models without a task in the data are left out"
     out = {}
     for m in plan.models:
-        try: tasks = tasks_of(survey, m.split('+')[0])
+        try: tasks = tasks_of(survey, parse_variant(m)[0])
         except ValueError: continue
         for p in plan.preference if 'preference' in tasks else plan.preference[:1]:
             out[m if p == 'cold' or 'preference' not in tasks else f'{m}_warm'] = (m, p if 'preference' in tasks else 'cold')

@@ -15,12 +15,15 @@ __all__ = ['PALETTE', 'NAMES', 'label', 'colours', 'style', 'canvas', 'dot_figur
 # %% ../nbs/21_figures.ipynb #a822cb6d
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#7F7F7F', '#B0A000', '#882255', '#332288', '#8B5A2B', '#44AA99')
 NAMES = dict(majority='majority', logistic='logistic (L2)', random_forest='random forest', mlp='MLP', xgboost='XGBoost', conditional_logit='conditional logit',
-             hgt='HGT', v5='v5', v6_twostage='v6 two-stage', v6_optimized='v6 optimised', v6_balanced='v6 balanced', dual_head='dual head', bayes='best attainable')
+             hgt='HGT', v5='v5', v6_twostage='v6 two-stage', v6_optimized='v6 optimised', v6_balanced='v6 balanced', dual_head='dual head', bayes='best attainable', v6_no_hard_negatives='v6 − hard negatives', v6_no_observed_negatives='v6 − observed negatives',
+             v6_one_stage='v6 − two stages', v6_fixed_margin='v6 − adaptive margin', v6_no_hard_weight='v6 − hard weight', v6_no_ranking='v6 − ranking term', v6_no_focal='v6 − focal loss',
+             v6_no_graph='v6 − graph', v5_hard_negatives='v5 + hard negatives', v5_two_stages='… + two stages', v6_p0='v6 + P0', v6_smoothing='v6 optimised + smoothing',
+             v6_graphcl='v6 optimised + GraphCL', v6_uncertainty='v6 optimised + uncertainty')
 
 def label(variant:str) -> str:
     "Name of a variant in tables and figures"
-    base = variant.removesuffix('_warm')
-    return NAMES.get(base, base)
+    base, *settings = variant.removesuffix('_warm').split('+')
+    return ', '.join([NAMES.get(base, base), *(w.removesuffix('=true').replace('_', ' ').replace('=', ' ') for w in settings)])
 
 def colours(variants:list) -> dict: "variant -> colour"; return {v: PALETTE[i % len(PALETTE)] for i, v in enumerate(variants)}
 

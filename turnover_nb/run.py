@@ -49,6 +49,7 @@ class Scores:
     utility: np.ndarray|None = None     # utility of each row of `choices.table`, [rows]; NaN outside the targets of valid and test
     facts: dict = field(default_factory=dict)       # chosen hyperparameters, best epochs: JSON-ready
     history: list = field(default_factory=list)     # a dict per epoch
+    embedding: pd.DataFrame|None = None # of graph models: employee, x, y, share_x, share_y of the test people, see `checkpoint.embedding_map`
     checkpoints: dict = field(default_factory=dict) # stage -> state of the model at its best epoch, for torch.save
 
 def tasks_of(survey:Survey, model:str) -> list:
@@ -84,11 +85,13 @@ def model_graph(survey:Survey, split, config:Config):
 
 def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None, device:str='cpu') -> Scores:
     "Train the graph model, and score by what it was trained on"
-    from turnover_nb.checkpoint import checkpoint, false_negatives, predict
+    from turnover_nb.checkpoint import checkpoint, embedding_map, false_negatives, predict
     from turnover_nb.trainer import fit
     trained = fit(graph, config, seed, progress, resume, device)
     out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history), negatives=false_negatives(trained.model, graph, config.cache_size)), history=trained.history,
                  checkpoints={s: checkpoint(trained, graph, s) for s in trained.states})
+    m = embedding_map(trained.model, graph)
+    out.embedding = pd.DataFrame(dict(employee=survey.ids[m['people']], x=m['xy'][:, 0], y=m['xy'][:, 1], share_x=m['share'][0], share_y=m['share'][1]))
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
     if survey.choices is not None: out.utility = np.full(len(survey.choices.table), np.nan)
     for phase in ('valid', 'test'):
@@ -265,11 +268,12 @@ def run_one(
 
 # %% ../nbs/18_run.ipynb #1b080234
 def write_run(run:Run, out:str|Path) -> Path:
-    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json and <stage>_best.pt into `out`"
+    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json, <stage>_best.pt and embeddings.parquet into `out`"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     (out/'config.yaml').write_text(config_yaml(run.config), 'utf-8')
     write_json(out/'results.json', run.results.model_dump())
     run.predictions.to_parquet(out/'predictions.parquet', index=False)
+    if run.scores.embedding is not None: run.scores.embedding.to_parquet(out/'embeddings.parquet', index=False)
     write_json(out/'environment.json', dict(environment(run.device), seconds=run.seconds))
     for stage, state in run.scores.checkpoints.items():
         import torch
