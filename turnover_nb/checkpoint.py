@@ -4,6 +4,7 @@
 
 # %% ../nbs/13a_checkpoint.ipynb #d95ee7b3
 from __future__ import annotations
+import hashlib, json
 import numpy as np, torch
 from .config import make_config
 from .model import TurnoverGNN, make_model
@@ -64,22 +65,25 @@ def false_negatives(
 
 # %% ../nbs/13a_checkpoint.ipynb #ec621540
 def signature(graph) -> dict:
-    "What a model depends on: names of the encoded columns, sizes of the vocabularies, node and edge types"
-    return dict(features=list(graph.encoder.names), attributes=list(graph.post_encoder.names) if graph.post_encoder else [],
-                vocabulary={k: int(v) for k, v in graph.vocab_sizes.items()}, nodes=list(graph.metadata[0]), edges=[list(e) for e in graph.metadata[1]])
+    "What a model depends on: encoded columns with their fitted statistics, relation values (hashed: they may name firms), node and edge types"
+    words = {k: [str(graph.relations[k].labels[i]) for i in v] if k != 'post' else v.tolist() for k, v in graph.vocab.items()}
+    return {'features': list(graph.encoder.names), 'attributes of posts': list(graph.post_encoder.names) if graph.post_encoder else [],
+            'relation values and posts of the training people': {k: hashlib.sha256(json.dumps(v).encode()).hexdigest() for k, v in words.items()},
+            'nodes': list(graph.metadata[0]), 'edges': [list(e) for e in graph.metadata[1]], 'statistics of the training people': graph.encoder.to_dict(),
+            'statistics of the posts': graph.post_encoder and graph.post_encoder.to_dict()}
 
 def checkpoint(trained:Fit, graph, stage:str|None=None) -> dict:
     "State of a trained model after `stage` (default: the last), for torch.save"
     stage = stage or list(trained.states)[-1]
-    return dict(format=1, stage=stage, model=trained.states[stage], config=trained.config.model_dump(), seed=trained.seed, best_epoch=trained.best_epochs[stage],
-                signature=signature(graph), encoder=graph.encoder.to_dict(), post_encoder=graph.post_encoder and graph.post_encoder.to_dict())
+    return dict(format=2, stage=stage, model=trained.states[stage], config=trained.config.model_dump(), seed=trained.seed, best_epoch=trained.best_epochs[stage],
+                signature=signature(graph))
 
 def load_model(path, graph) -> TurnoverGNN:
-    "The model of a checkpoint file, for a graph of the same columns and vocabularies; raises ValueError otherwise"
-    try: c = torch.load(path, weights_only=True)
+    "The model of a checkpoint file, for the graph that it was trained on or one of the same codebook, relations and training people; raises ValueError otherwise"
+    try: c = torch.load(path, weights_only=True, map_location='cpu')
     except Exception as e: raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__})') from None
-    if not isinstance(c, dict) or c.get('format') != 1: raise ValueError(f'{path}: not a checkpoint of this version')
+    if not isinstance(c, dict) or c.get('format') != 2: raise ValueError(f'{path}: not a checkpoint of this version')
     for k, v in signature(graph).items():
-        if c['signature'][k] != v: raise ValueError(f'{path}: belongs to another graph: {k} differ')
+        if c['signature'][k] != v: raise ValueError(f'{path}: belongs to another graph: the {k} differ')
     model = make_model(graph, make_config(**c['config']), c['seed']); model.load_state_dict(c['model'])
     return model.eval()
