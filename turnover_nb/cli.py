@@ -8,7 +8,8 @@ import argparse, sys
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['DEFAULT_MODELS', 'parser', 'plan_of', 'run', 'check', 'report', 'synthetic', 'codebooks', 'schema', 'main']
+__all__ = ['DEFAULT_MODELS', 'parser', 'plan_of', 'run', 'check', 'report', 'diagnose', 'synthetic', 'codebooks', 'schema',
+           'main']
 
 # %% ../nbs/23_cli.ipynb #2578656a
 def _words(text:str) -> tuple: "'a,b' -> ('a', 'b')"; return tuple(w for w in text.replace(' ', '').split(',') if w)
@@ -40,6 +41,7 @@ def parser() -> argparse.ArgumentParser:
     _data(r); _sweep(r)
     c = add('check', 'read and validate data, and say what was understood; nothing is written'); _data(c)
     t = add('report', 'make the report of a finished sweep again'); t.add_argument('folder', help='outputs/<experiment>/run_<time>')
+    d = add('diagnose', 'explain the scores of one finished run: thresholds, negatives, margin, conflicts, and what to do'); d.add_argument('folder', help='outputs/<experiment>/run_<time>/<variant>/seed_<n>')
     s = add('synthetic', 'write a synthetic survey with its codebook')
     s.add_argument('folder'); s.add_argument('--employees', type=int, default=500); s.add_argument('--seed', type=int, default=0)
     s.add_argument('--format', choices=('csv', 'parquet'), default='csv')
@@ -100,6 +102,10 @@ def check(a) -> int:
 def report(a) -> int:
     from turnover_nb.report import make_report
     print('report:', make_report(a.folder)); return 0
+
+def diagnose(a) -> int:
+    from turnover_nb.diagnose import diagnose
+    print(diagnose(a.folder)); return 0
 
 def synthetic(a) -> int:
     from turnover_nb.synthetic import make_synthetic, write_synthetic

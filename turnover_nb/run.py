@@ -238,6 +238,7 @@ def explicit_choices(survey:Survey, split, n:int=20, seed:int=0) -> Survey:
     from turnover_nb.candidates import candidate_sets
     return candidate_sets(survey, split, max(1, min(n, len(survey.posts) // 2)), seed)
 
+# %% ../nbs/18_run.ipynb #427c77f9
 def run_one(
     survey:Survey, split, model:str,
     seed:int=0,
