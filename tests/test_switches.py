@@ -163,3 +163,20 @@ def test_a_person_who_chose_every_post_is_named(survey, splits):
                             choices=dataclasses.replace(survey.choices, table=t))
     s.choices.table.loc[first, "post"] = np.arange(7).repeat(2)
     with pytest.raises(ValueError, match="person 0"): Trainer(build_graph(s, splits["cold"]), make_config("v6_twostage", **TINY), 0)
+
+
+def test_a_stage_without_anything_to_supervise_is_named(survey, splits):
+    import dataclasses
+    c, train = make_config("v6_twostage", **TINY), splits["cold"].train
+    y = survey.turnover.copy(); y[train] = np.nan
+    with pytest.raises(ValueError, match="stage1, epoch 0: nothing to train on: 0 turnover labels"): fit(build_graph(dataclasses.replace(survey, turnover=y), splits["cold"]), c, 0)
+    t = survey.choices.table; keep = ~t.employee.isin(train)
+    few = dataclasses.replace(survey.choices, table=t[keep].assign(situation=lambda d: d.situation.rank(method="dense").astype("int64") - 1).reset_index(drop=True))
+    split = dataclasses.replace(splits["cold"], known=np.zeros(few.n, bool))
+    with pytest.raises(ValueError, match="no training employee has answered a choice task"): build_graph(dataclasses.replace(survey, choices=few), split)
+
+
+def test_fewer_posts_than_the_cache_still_trains(survey, splits):
+    f = fit(build_graph(survey, splits["cold"]), make_config("v6_twostage", **{**TINY, "cache_size": 50}), 0)
+    last = f.history[-1]
+    assert last["sampler_share_hard"] > .5 and 0 < last["sampler_fill_rate"] < .5           # 14 posts cannot fill 50 places

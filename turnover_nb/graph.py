@@ -67,6 +67,7 @@ def build(cls:Graph, survey:Survey, split:Split, *, colleagues=(), max_group:int
     _check_recipe(survey, split, colleagues, max_group)
     train, has_posts = phase_people(split, 'train'), survey.posts is not None
     posts = shown_posts(survey, train) if has_posts else np.zeros(0, 'int64')
+    if has_posts and not len(posts): raise ValueError('no training employee has answered a choice task, so preference cannot be learned: choose another split, or leave the choices out of the codebook')
     vocab = {k: touched_nodes(r, train, posts) for k, r in model_relations(survey).items() if r.labels is not None}
     encoder = FeatureEncoder.fit(model_features(survey), survey.types, train)
     post_encoder = FeatureEncoder.fit(survey.posts, survey.post_types, posts) if has_posts else None

@@ -119,11 +119,12 @@ def gradient_cosine(a:torch.Tensor, b:torch.Tensor, parameters:list) -> float|No
 # %% ../nbs/13_trainer.ipynb #4de5352c
 @patch
 def train_epoch(self:Trainer) -> dict:
-    "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite"
+    "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite, ValueError when there is nothing to train on"
     st, g = self.stages[self.stage], self.graph
     messages = g.draw_messages(self.rng) if self.config.answers else np.zeros(len(g.split.known), bool)
     data, sup = model_inputs(g, self.config, 'train', messages, self.device), to_device(g.supervision('train', messages), self.device)
-    loss, parts = self.objective.step(self.model.train(), data, sup, self.epoch, st.weights)
+    try: loss, parts = self.objective.step(self.model.train(), data, sup, self.epoch, st.weights)
+    except ValueError as e: raise ValueError(f'{st.name}, epoch {self.epoch}: {e}') from None
     values = {f'{k}_loss': v.item() for k, v in parts.items()}
     if not torch.isfinite(loss): raise FloatingPointError(f'{st.name}, epoch {self.epoch}, batch 0 (full batch): the training loss is {loss.item()}, parts {values}')
     if len(parts) == 2 and self.epoch % self.config.cache_every == 0: values['gradient_cosine'] = gradient_cosine(*parts.values(), list(self.model.encoder.parameters()))
