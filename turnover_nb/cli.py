@@ -90,7 +90,7 @@ def run(a) -> int:
     with tqdm(total=n, unit='run', desc='runs', file=sys.stdout) as bar:
         def progress(o, done, total): bar.total = total; bar.set_postfix_str(o.job.name + ('' if o.ok else ' FAILED')); bar.update()
         failed = [o for o in sweep(plan, folder, a.jobs, a.engine, progress) if not o.ok]
-    for o in failed: print(f'failed: {o.job.name}: {o.error.strip().splitlines()[-1]}\n  notebook: {o.job.part/"run.ipynb"}', file=sys.stderr)
+    for o in failed: print(f'failed: {o.job.name}: {o.error.strip()}\n  notebook: {o.job.part/"run.ipynb"}', file=sys.stderr)
     if failed: print(f'{len(failed)} of {n} runs failed; mend the cause and go on with --resume {folder}', file=sys.stderr); return 1
     print('report:', make_report(folder, a.engine)); return 0
 
@@ -127,5 +127,5 @@ def main(argv=None) -> int:
     "Entry point of `turnover-nb`"
     a = parser().parse_args(argv)
     try: return globals()[a.command](a)
-    except (ValueError, FileNotFoundError, PermissionError, RuntimeError) as e: print(f'turnover-nb: {e}', file=sys.stderr); return 2
+    except (ValueError, OSError, RuntimeError) as e: print(f'turnover-nb: {e}', file=sys.stderr); return 2
     except KeyboardInterrupt: print('turnover-nb: stopped; what is finished stays, go on with --resume', file=sys.stderr); return 130

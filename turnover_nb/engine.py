@@ -4,14 +4,14 @@
 
 # %% ../nbs/17_engine.ipynb #48bb7d3a
 from __future__ import annotations
-import multiprocessing as mp, os, shutil, sys, time, traceback
+import multiprocessing as mp, os, shutil, sys, threading, time, traceback
 from multiprocessing.connection import wait
 from dataclasses import dataclass, field
 from pathlib import Path
 
 # %% auto #0
 __all__ = ['shell_outputs', 'run_cells', 'register_engine', 'notebook_parameters', 'check_parameters', 'Job', 'execute',
-           'Outcome', 'run_jobs']
+           'failure', 'Outcome', 'run_jobs']
 
 # %% ../nbs/17_engine.ipynb #2c01c564
 def shell_outputs(
@@ -109,16 +109,33 @@ def execute(job:Job, engine:str='inprocess'):
         engine_name='inprocess' if engine == 'inprocess' else 'nbclient', kernel_name='python3', language='python')
     os.replace(job.part, job.out)
 
+# %% ../nbs/17_engine.ipynb #c253f596
+def failure(e:BaseException) -> str:
+    "'cell 3 (first line of its code): ValueError: message' of a notebook that failed at In [3], 'ValueError: message' of anything else"
+    if not hasattr(e, 'exec_count'): return f'{type(e).__name__}: {e}'
+    line = next((x for x in e.source.splitlines() if x.strip() and not x.startswith('#')), '')
+    return f'cell {e.exec_count} ({line.strip()[:80]}): {e.ename}: {e.evalue}'
+
 # %% ../nbs/17_engine.ipynb #5db0a94d
+def _end_with_parent(every:float=.2):
+    "End this process when its parent is gone: a killed sweep leaves no run behind that would write into a resumed one"
+    parent = os.getppid()
+    def watch():
+        while os.getppid() == parent: time.sleep(every)
+        os._exit(2)
+    threading.Thread(target=watch, daemon=True).start()
+
 def _child(job:Job, engine:str, threads:int):
     "Body of a worker process: exit code 0 when the run is whole; an error is left beside the notebook"
+    _end_with_parent()
     os.environ.update({k: str(threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')})
     try:
         import torch; torch.set_num_threads(threads)
         with open(os.devnull, 'w') as null: sys.stdout = sys.stderr = null; execute(job, engine)
     except BaseException as e:
-        job.part.mkdir(parents=True, exist_ok=True)
-        (job.part/'error.txt').write_text(f'{type(e).__name__}: {e}', 'utf-8'); os._exit(1)
+        try: job.part.mkdir(parents=True, exist_ok=True); (job.part/'error.txt').write_text(failure(e), 'utf-8')
+        except OSError: pass                                 # a full disk: the exit code has to do
+        os._exit(1)
     os._exit(0)
 
 @dataclass

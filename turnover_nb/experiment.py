@@ -4,7 +4,8 @@
 
 # %% ../nbs/19_experiment.ipynb #2bcf74af
 from __future__ import annotations
-import datetime, json, os, re
+import datetime, json, os, re, time
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 import yaml
@@ -14,8 +15,8 @@ from .engine import Job, Outcome, check_parameters, run_jobs
 from .run import MODELS, _shared, load_data, tasks_of, write_json
 
 # %% auto #0
-__all__ = ['experiment_notebook', 'parse_variant', 'expand', 'Plan', 'variants', 'plan_jobs', 'start', 'preload', 'check_plan',
-           'sweep']
+__all__ = ['experiment_notebook', 'parse_variant', 'expand', 'Plan', 'variants', 'plan_jobs', 'read_manifest', 'start', 'preload',
+           'check_plan', 'locked', 'sweep']
 
 # %% ../nbs/19_experiment.ipynb #ed6af6d4
 def experiment_notebook(name:str) -> Path:
@@ -96,14 +97,21 @@ def plan_jobs(plan:Plan, survey, folder:str|Path) -> list:
     return jobs
 
 # %% ../nbs/19_experiment.ipynb #f01a553f
+def read_manifest(folder:str|Path) -> dict:
+    "manifest.json of a sweep; raises ValueError that names the file when it is absent, broken or of another version"
+    f = Path(folder)/'manifest.json'
+    if not f.exists(): raise ValueError(f'{folder}: no manifest.json; expected the folder of a sweep, outputs/<experiment>/run_<time>')
+    try: m = json.loads(f.read_text('utf-8'))
+    except ValueError as e: raise ValueError(f'{f}: not JSON ({e})') from None
+    if not isinstance(m, dict) or m.get('schema_version') != 1 or 'plan' not in m: raise ValueError(f'{f}: no manifest of schema version 1')
+    return m
+
 def start(plan:Plan, out:str|Path='outputs', experiment:str='main', resume:str|Path|None=None) -> Path:
     "Folder of the sweep, `<out>/<experiment>/run_<YYYYMMDD_HHMMSS>`, with its manifest; raises ValueError when `resume` belongs to another plan"
     if not re.fullmatch(r'[\w.-]+', experiment): raise ValueError(f'experiment name {experiment!r}: letters, digits, and . _ - only')
     want = json.loads(json.dumps(asdict(plan)))
     if resume is not None:
-        f = Path(resume)/'manifest.json'
-        if not f.exists(): raise ValueError(f'{resume}: holds no manifest.json, so it is no sweep that could be resumed')
-        had = json.loads(f.read_text('utf-8'))['plan']
+        had = read_manifest(resume)['plan']
         diff = [f'{k}: {had.get(k)!r} there, {want.get(k)!r} now' for k in want if had.get(k) != want[k]]
         if diff: raise ValueError(f'{resume}: belongs to another plan ({"; ".join(diff)})')
         return Path(resume)
@@ -135,6 +143,20 @@ def check_plan(plan:Plan, n_jobs:int=1) -> int:
                    preference=p['preference'], n_known=plan.n_known)
     return len(jobs)
 
+@contextmanager
+def locked(folder:str|Path, patience:float=3.):
+    "Hold a sweep's folder; ValueError when another process writes there for longer than `patience` seconds. The system frees it when the process ends, however it ends"
+    import fcntl
+    with open(Path(folder)/'.lock', 'w') as f:
+        end = time.monotonic() + patience
+        while True:
+            try: fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB); break
+            except BlockingIOError:
+                if time.monotonic() > end: raise ValueError(f'{folder}: another sweep is writing there; wait for its end, or start one of your own without --resume') from None
+                time.sleep(.1)
+        yield
+
+# %% ../nbs/19_experiment.ipynb #a2bc9043
 def sweep(
     plan:Plan,
     folder:str|Path,                    # from `start`
@@ -146,9 +168,9 @@ def sweep(
     key = plan.data, plan.codebook, plan.employees
     survey, truth = load_data(*key)
     jobs = plan_jobs(plan, survey, folder)
-    manifest = json.loads((Path(folder)/'manifest.json').read_text('utf-8'))
-    write_json(Path(folder)/'manifest.json', manifest | dict(runs=[j.out.relative_to(folder).as_posix() for j in jobs]))
-    if engine == 'inprocess': preload()
-    _shared[key] = survey, truth
-    try: return run_jobs(jobs, n_jobs, engine, progress)
-    finally: _shared.clear()
+    with locked(folder):
+        write_json(Path(folder)/'manifest.json', read_manifest(folder) | dict(runs=[j.out.relative_to(folder).as_posix() for j in jobs]))
+        if engine == 'inprocess': preload()
+        _shared[key] = survey, truth
+        try: return run_jobs(jobs, n_jobs, engine, progress)
+        finally: _shared.clear()

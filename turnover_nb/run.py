@@ -4,7 +4,7 @@
 
 # %% ../nbs/18_run.ipynb #3f230149
 from __future__ import annotations
-import json, math, platform, subprocess, sys, time
+import json, math, os, platform, subprocess, sys, time
 from dataclasses import dataclass, field
 from pathlib import Path
 import numpy as np, pandas as pd
@@ -212,7 +212,9 @@ def clean(x):
     if isinstance(x, np.generic): x = x.item()
     return None if isinstance(x, float) and not math.isfinite(x) else x
 
-def write_json(path:Path, x): Path(path).write_text(json.dumps(clean(x), indent=1, ensure_ascii=False) + '\n', 'utf-8')
+def write_json(path:Path, x):
+    "Write beside and rename, so that a kill never leaves half a file"
+    tmp = Path(f'{path}.part'); tmp.write_text(json.dumps(clean(x), indent=1, ensure_ascii=False) + '\n', 'utf-8'); os.replace(tmp, path)
 
 # %% ../nbs/18_run.ipynb #17241d0d
 @dataclass
