@@ -10,7 +10,7 @@ from scipy import stats
 import turnover_nb
 
 # %% auto #0
-__all__ = ['KEY', 'ratio_of_means', 'mean_interval', 'read_planted', 'measure', 'paired_difference', 'chance_table',
+__all__ = ['KEY', 'ratio_of_means', 'mean_interval', 'read_planted', 'measure', 'paired_difference', 'sentence', 'chance_table',
            'headroom_figure']
 
 # %% ../nbs/16a_headroom.ipynb #40f7628e
@@ -54,15 +54,21 @@ def measure(
         out += [dict(variant=v, measure=k, **ratio_of_means(a, b), seeds=len(g)) for k, (a, b) in parts.items() if a.notna().all()]
     return pd.DataFrame(out)
 
-# %% ../nbs/16a_headroom.ipynb #2d1b6036
-def paired_difference(rows:pd.DataFrame, a:str, b:str, world:str='signal', preference:str='cold', score:str='turnover_aupr') -> dict:
-    "Share of headroom of `a` minus that of `b` on the seeds that both have: value, low, high, seeds; a plain difference of the score where no best is known"
+# %% ../nbs/16a_headroom.ipynb #6983c9b4
+def paired_difference(rows:pd.DataFrame, a:str, b:str, world:str='signal', preference:str='cold', score:str='turnover_aupr', share:bool=True) -> dict:
+    "Of `a` minus `b` on the seeds that both have: difference of the shares of headroom, or with `share=False` of the score itself: value, low, high, seeds"
     d = rows[(rows.world == world) & (rows.preference == preference)].set_index(['variant', 'seed'])
     x, y = (d.loc[v] for v in (a, b)); seeds = x.index.intersection(y.index); x, y = x.loc[seeds], y.loc[seeds]
-    best = x.get(f'{score}_best')
-    if best is None or best.isna().any(): return mean_interval(x[score] - y[score]) | dict(seeds=len(seeds))
+    if not share: return mean_interval(x[score] - y[score]) | dict(seeds=len(seeds))
     trivial = x.base_rate if score == 'turnover_aupr' else d.loc['majority', score].loc[seeds]
-    return ratio_of_means(x[score] - y[score], best - trivial) | dict(seeds=len(seeds))
+    return ratio_of_means(x[score] - y[score], x[f'{score}_best'] - trivial) | dict(seeds=len(seeds))
+
+def sentence(e:dict, a:str, b:str, what:str) -> str:
+    "A paired difference in words, with a verdict"
+    from turnover_nb.figures import label
+    verdict = 'no evidence of a difference' if e['low'] is None or e['low'] <= 0 <= e['high'] else 'higher' if e['value'] > 0 else 'lower'
+    span = '' if e['low'] is None else f' [{e["low"]:+.3f}, {e["high"]:+.3f}]'
+    return f'{label(a)} − {label(b)}, {what}: {e["value"]:+.3f}{span} over {e["seeds"]} worlds: {verdict}'
 
 # %% ../nbs/16a_headroom.ipynb #2886dc21
 def chance_table(rows:pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +85,7 @@ def chance_table(rows:pd.DataFrame) -> pd.DataFrame:
 def headroom_figure(measured:pd.DataFrame, measure:str='turnover', axis:str='share of the turnover headroom (AUPR)', note:str='', mark:tuple=()):
     "A dot and 95 % interval per variant, best on top; variants in `mark` are coloured; the trivial model and the planted law are lines"
     from turnover_nb.figures import PALETTE, canvas, label
-    d = measured[(measured.measure == measure) & (measured.variant != 'majority')].sort_values('value').reset_index(drop=True)
+    d = measured[(measured.measure == measure) & (measured.variant != 'majority')].sort_values('value', ascending=measure != 'log_loss_gap').reset_index(drop=True)
     fig, ax = canvas(width=5.6, height=.9 + .27 * len(d))
     for y, r in d.iterrows():
         c = PALETTE[1] if r.variant in mark else PALETTE[0]

@@ -59,7 +59,7 @@ def main():
     a = p.parse_args(); out = Path(a.out)
     had = pd.read_csv(out) if out.exists() else pd.DataFrame(columns=['world', 'preference', 'seed', 'variant', 'employees'])
     done = set(map(tuple, had[['world', 'preference', 'seed', 'variant', 'employees']].to_numpy()))
-    jobs = [(w, q, s, v, a.employees, 500 if w == 'shuffled' else 0) for s in range(a.seeds) for w in a.worlds for q, vs in RUNS[w].items() for v in vs
+    jobs = [(w, q, s, v, a.employees, 500 if w == 'shuffled' else 0) for w in a.worlds for q, vs in RUNS[w].items() for s in range(a.seeds) for v in vs
             if (w, q, s, v, a.employees) not in done and (not a.models or v in a.models)]
     rows = had.to_dict('records')
     with mp.get_context('fork').Pool(a.jobs, maxtasksperchild=4) as pool:
