@@ -40,7 +40,7 @@ def parser() -> argparse.ArgumentParser:
     r = add('run', 'run models × seeds as papermill notebooks, then make the report')
     _data(r); _sweep(r)
     c = add('check', 'read and validate data, and say what was understood; nothing is written'); _data(c)
-    t = add('report', 'make the report of a finished sweep again'); t.add_argument('folder', help='outputs/<experiment>/run_<time>')
+    t = add('report', 'make the report of a finished sweep again'); t.add_argument('folder', help='outputs/<experiment>/run_<time>'); _lang(t)
     d = add('diagnose', 'explain the scores of one finished run: thresholds, negatives, margin, conflicts, and what to do'); d.add_argument('folder', help='outputs/<experiment>/run_<time>/<variant>/seed_<n>')
     s = add('synthetic', 'write a synthetic survey with its codebook')
     s.add_argument('folder'); s.add_argument('--employees', type=int, default=500); s.add_argument('--seed', type=int, default=0)
@@ -48,6 +48,8 @@ def parser() -> argparse.ArgumentParser:
     add('codebooks', 'list the example codebooks that ship with the package')
     k = add('schema', 'print a JSON schema'); k.add_argument('of', choices=('codebook', 'results'))
     return p
+
+def _lang(p): p.add_argument('--lang', choices=('en', 'zh'), default='en', help='language of the report')
 
 def _data(p):
     "Options that name the data"
@@ -70,6 +72,7 @@ def _sweep(p):
     p.add_argument('--engine', choices=('inprocess', 'kernel'), default='inprocess', help='forked processes, or Jupyter kernels')
     p.add_argument('--out', default='outputs', help='where outputs go')
     p.add_argument('--experiment', default='main', help='name of the folder under --out')
+    _lang(p)
     p.add_argument('--resume', default=None, metavar='FOLDER', help='go on with an interrupted sweep')
 
 # %% ../nbs/23_cli.ipynb #3064fc9f
@@ -92,7 +95,7 @@ def run(a) -> int:
         failed = [o for o in sweep(plan, folder, a.jobs, a.engine, progress) if not o.ok]
     for o in failed: print(f'failed: {o.job.name}: {o.error.strip()}\n  notebook: {o.job.part/"run.ipynb"}', file=sys.stderr)
     if failed: print(f'{len(failed)} of {n} runs failed; mend the cause and go on with --resume {folder}', file=sys.stderr); return 1
-    print('report:', make_report(folder, a.engine)); return 0
+    print('report:', make_report(folder, a.engine, a.lang)); return 0
 
 def check(a) -> int:
     from turnover_nb.run import load_data
@@ -101,7 +104,7 @@ def check(a) -> int:
 
 def report(a) -> int:
     from turnover_nb.report import make_report
-    print('report:', make_report(a.folder)); return 0
+    print('report:', make_report(a.folder, lang=a.lang)); return 0
 
 def diagnose(a) -> int:
     from turnover_nb.diagnose import diagnose

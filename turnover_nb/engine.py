@@ -138,6 +138,7 @@ def _child(job:Job, engine:str, threads:int):
         os._exit(1)
     os._exit(0)
 
+# %% ../nbs/17_engine.ipynb #db5b2736
 @dataclass
 class Outcome:
     "What became of a job"

@@ -4,108 +4,154 @@
 
 # %% ../nbs/21_figures.ipynb #432913da
 from __future__ import annotations
+import textwrap
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt, seaborn as sns
 from matplotlib.figure import Figure
+from .config import PRESETS
+from .words import EN, NAMES, Words, cjk_font
 
 # %% auto #0
-__all__ = ['PALETTE', 'NAMES', 'label', 'colours', 'style', 'canvas', 'dot_figure', 'mean_curves', 'curves_figure',
-           'reliability_figure', 'training_figure']
+__all__ = ['PALETTE', 'GREY', 'BASELINES', 'label', 'style', 'canvas', 'grid', 'edges', 'wrapped', 'head', 'remark', 'key',
+           'family', 'dot_figure', 'forest_figure', 'path_figure', 'embedding_figure', 'training_figure',
+           'epoch_figure']
 
 # %% ../nbs/21_figures.ipynb #a822cb6d
 PALETTE = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00', '#56B4E9', '#000000', '#7F7F7F', '#B0A000', '#882255', '#332288', '#8B5A2B', '#44AA99')
-NAMES = dict(majority='majority', logistic='logistic (L2)', random_forest='random forest', mlp='MLP', xgboost='XGBoost', conditional_logit='conditional logit',
-             hgt='HGT', v5='v5', v6_twostage='v6 two-stage', v6_optimized='v6 optimised', v6_balanced='v6 balanced', dual_head='dual head', bayes='best attainable', v6_no_hard_negatives='v6 − hard negatives', v6_no_observed_negatives='v6 − observed negatives',
-             v6_one_stage='v6 − two stages', v6_fixed_margin='v6 − adaptive margin', v6_no_hard_weight='v6 − hard weight', v6_no_ranking='v6 − ranking term', v6_no_focal='v6 − focal loss',
-             v6_no_graph='v6 − graph', v5_hard_negatives='v5 + hard negatives', v5_two_stages='… + two stages', v6_p0='v6 + P0', v6_smoothing='v6 optimised + smoothing',
-             v6_graphcl='v6 optimised + GraphCL', v6_uncertainty='v6 optimised + uncertainty')
+GREY = '#6B6B6B'
 
-def label(variant:str) -> str:
+def label(variant:str, w:Words=EN) -> str:
     "Name of a variant in tables and figures"
     base, *settings = variant.removesuffix('_warm').split('+')
-    return ', '.join([NAMES.get(base, base), *(w.removesuffix('=true').replace('_', ' ').replace('=', ' ') for w in settings)])
+    return ', '.join([NAMES[base][w.at] if base in NAMES else base, *(s.removesuffix('=true').replace('_', ' ').replace('=', ' ') for s in settings)])
 
-def colours(variants:list) -> dict: "variant -> colour"; return {v: PALETTE[i % len(PALETTE)] for i, v in enumerate(variants)}
+def style(w:Words=EN):
+    "Set the style of every figure"
+    sns.set_theme('paper', 'ticks', font_scale=1.05, rc={'axes.spines.top': False, 'axes.spines.right': False, 'figure.dpi': 110, 'savefig.dpi': 160, 'axes.titleweight': 'bold',
+        'axes.titlesize': 9.5, 'legend.frameon': False, 'legend.fontsize': 8.5, 'svg.hashsalt': 'turnover_nb', 'axes.titlelocation': 'left',
+        'font.family': ['DejaVu Sans', *([cjk_font()] if w.lang != 'en' and cjk_font() else [])]})
 
-def style(): "Set the style of every figure"; sns.set_theme('paper', 'ticks', font_scale=1.05, rc={'axes.spines.top': False, 'axes.spines.right': False,
-    'figure.dpi': 110, 'savefig.dpi': 160, 'axes.titleweight': 'bold', 'axes.titlesize': 10, 'legend.frameon': False, 'svg.hashsalt': 'turnover_nb',
-    'axes.titlelocation': 'left', 'font.family': 'DejaVu Sans'})
-
-def canvas(ncols=1, width=3.4, height=2.9, **kw):
+def canvas(ncols=1, width=3.4, height=2.9, nrows=1, w:Words=EN, **kw):
     "A figure that pyplot forgets at once, so that it shows once, where it is returned; and its axes"
-    style(); fig = plt.figure(figsize=(width * ncols, height), layout='constrained'); plt.close(fig)
-    return fig, fig.subplots(1, ncols, **kw)
+    style(w); fig = plt.figure(figsize=(width * ncols, height), layout='constrained'); plt.close(fig)
+    return fig, fig.subplots(nrows, ncols, **kw)
 
-# %% ../nbs/21_figures.ipynb #e96a168b
+def grid(n:int, w:Words=EN, width:float=1.85, height:float=1.75, **kw) -> tuple:
+    "A figure of `n` panels in rows of at most four, and its axes; what stays empty is not drawn"
+    ncols = min(4, n); rows = -(-n // ncols)
+    fig, axes = canvas(ncols, width if n > 1 else 3.4, (height if n > 1 else 2.6) * rows + .5, rows, w, squeeze=False, **kw)
+    for ax in axes.flat[n:]: ax.remove()
+    return fig, list(axes.flat[:n])
+
+def edges(axes:list, x:str, y:str):
+    "Axis labels at the left and the lower edge of a grid only"
+    ncols = min(4, len(axes))
+    for i, ax in enumerate(axes):
+        ax.set_xlabel(x if i + ncols >= len(axes) else ''); ax.set_ylabel(y if i % ncols == 0 else '')
+        ax.tick_params(labelbottom=True)
+
+def wrapped(text:str, width:int) -> str:
+    "Text in lines of at most `width`; Chinese characters count twice"
+    if len(text) > width and ' (' in text: return '\n('.join(wrapped(t, width) for t in text.split(' (', 1))
+    if all(ord(c) < 0x2E80 for c in text): return '\n'.join(textwrap.wrap(text, width)) or text
+    lines, size = [''], 0
+    for c in text:
+        wide = 2 if ord(c) >= 0x2E80 else 1
+        if size + wide > width and c not in '，。）)': lines.append(''); size = 0
+        lines[-1] += c; size += wide
+    return '\n'.join(lines)
+
+def head(ax, text:str, width:int=21): "The title of a panel, in as many lines as it needs"; ax.set_title(wrapped(text, width), fontsize=9)
+
+def remark(fig:Figure, text:str): "A line above all panels, e.g. n"; fig.suptitle(text, fontsize=8.5, x=.01, ha='left') if text else None
+
+def key(fig:Figure, handles:list, names:list): "A legend below all panels, over none of them"; fig.legend(handles, names, loc='outside lower center', ncols=min(4, len(names)))
+
+# %% ../nbs/21_figures.ipynb #ccdffbfa
+def family(variant:str) -> str:
+    "Colour of a model: graph models blue, the best attainable black, others grey"
+    return '#111111' if variant == 'bayes' else GREY if variant.split('+')[0].removesuffix('_warm') in BASELINES else PALETTE[0]
+
+BASELINES = ('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'mixed_logit')
+
+def _dots(ax, rows:list, w:Words):
+    "Rows (name, estimate, colour, marker), from below, each with its interval and value"
+    for y, (_, e, c, m) in enumerate(rows):
+        if e['low'] is not None: ax.plot([e['low'], e['high']], [y, y], color=c, lw=2, solid_capstyle='round')
+        ax.plot(e['value'], y, m, color=c, ms=6)
+        ax.annotate(f'{e["value"]:.3f}', (max(e['high'] if e['high'] is not None else e['value'], e['value']), y), xytext=(6, 0), textcoords='offset points', va='center', fontsize=8)
+    ax.set(yticks=range(len(rows)), ylim=(-.6, len(rows) - .4)); ax.set_yticklabels([r[0] for r in rows]); ax.margins(x=.2)
+
 def dot_figure(
-    rows:dict,                          # variant -> metric -> dict(value, low, high), from `collect.summary`
+    rows:dict,                          # variant -> metrics, see `collect.summary`
     metric:str,
     axis:str,                           # label of the axis, e.g. 'AUPR (mean over seeds, 95 % interval)'
     higher:bool=True,                   # is higher better?
-    note:str=''                         # e.g. 'synthetic data'
+    note:str='',                        # e.g. 'n = 100'
+    w:Words=EN
 ) -> Figure:
     have = {v: r[metric] for v, r in rows.items() if metric in r and r[metric]['value'] is not None}
     order = sorted(have, key=lambda v: have[v]['value'], reverse=not higher)
-    colour = colours([v for v in rows if v != 'bayes'])
-    fig, ax = canvas(width=5.2, height=.9 + .3 * len(order))
-    for y, v in enumerate(order):
-        e, c = have[v], colour.get(v, '#444444')
-        if e['low'] is not None: ax.plot([e['low'], e['high']], [y, y], color=c, lw=2, solid_capstyle='round')
-        ax.plot(e['value'], y, 'D' if v == 'bayes' else 'o', color=c, ms=6)
-        ax.annotate(f'{e["value"]:.3f}', (max(e['high'] or 0, e['value']), y), xytext=(6, 0), textcoords='offset points', va='center', fontsize=8)
+    fig, ax = canvas(width=5.4, height=1. + .27 * len(order), w=w)
+    _dots(ax, [(label(v, w), have[v], family(v), 'D' if v == 'bayes' else 'o') for v in order], w)
     if 'majority' in have: ax.axvline(have['majority']['value'], color='#888888', ls=':', lw=1, zorder=0)
-    ax.set(yticks=range(len(order)), yticklabels=[label(v) for v in order], xlabel=axis, ylim=(-.6, len(order) - .4)); ax.margins(x=.12)
-    if note: ax.set_title(note)
+    ax.set_xlabel(wrapped(axis, 46))
+    if note: ax.set_title(note, fontsize=8.5, fontweight='normal')
     return fig
 
-# %% ../nbs/21_figures.ipynb #007e322e
-def mean_curves(
-    frames:list,                        # a frame per seed with `label` and `probability`
-    grid:np.ndarray                     # recall and false-positive rate, increasing, [G]
-) -> tuple:                             # precision at each recall, true-positive rate at each false-positive rate, both [G]
-    from sklearn.metrics import precision_recall_curve, roc_curve
-    pr, roc = [], []
-    for d in frames:
-        precision, recall, _ = precision_recall_curve(d.label, d.probability); fpr, tpr, _ = roc_curve(d.label, d.probability)
-        precision, recall = precision[:-1], recall[:-1]             # scikit-learn ends the curve at (0, 1), which no threshold reaches
-        best = np.maximum.accumulate(precision)                     # precision attainable at this recall or more
-        pr.append(best[::-1][np.searchsorted(recall[::-1], grid, side='left').clip(max=len(recall) - 1)])
-        roc.append(np.interp(grid, fpr, tpr))
-    return np.mean(pr, 0), np.mean(roc, 0)
-
-def curves_figure(samples:dict, note:str='') -> Figure:
-    "Precision–recall and ROC curves; `samples` maps variant -> frames (see `collect.samples`)"
-    grid, colour = np.linspace(0, 1, 201), colours(list(samples))
-    fig, (a, b) = canvas(2)
-    for v, frames in samples.items():
-        pr, roc = mean_curves(frames, grid); kw = dict(color=colour[v], lw=1.6, label=label(v), ls='-' if v != 'majority' else ':')
-        a.plot(grid, pr, **kw); b.plot(grid, roc, **kw)
-    a.set(xlabel='recall', ylabel='precision', xlim=(0, 1), ylim=(0, 1.02), title='Precision–recall')
-    b.set(xlabel='false-positive rate', ylabel='true-positive rate', xlim=(0, 1), ylim=(0, 1.02), title='ROC')
-    b.plot([0, 1], [0, 1], color='#bbbbbb', lw=.8, zorder=0); b.legend(loc='lower right', fontsize=8)
-    if note: fig.suptitle(note, fontsize=9)
+# %% ../nbs/21_figures.ipynb #ab28e880
+def forest_figure(
+    rows:list,                          # dicts with `variant`, `value`, `low`, `high` of the difference
+    axis:str,
+    rope:float|None=None,               # half width of the band
+    note:str='',
+    w:Words=EN
+) -> Figure:
+    rows = [r for r in rows if r['value'] is not None][::-1]
+    fig, ax = canvas(width=5.4, height=1.05 + .27 * len(rows), w=w)
+    if rope: ax.axvspan(-rope, rope, color='#000000', alpha=.08, lw=0, zorder=0)
+    ax.axvline(0, color='#888888', lw=1, zorder=0)
+    _dots(ax, [(r.get('name') or label(r['variant'], w), r, family(r['variant']), 'o') for r in rows], w)
+    for t, r in zip(ax.texts, rows): t.set_text(f'{r["value"]:+.3f}'.replace('-', '−'))
+    ax.set_xlabel(wrapped(axis, 46))
+    if note: ax.set_title(note, fontsize=8.5, fontweight='normal')
     return fig
 
-# %% ../nbs/21_figures.ipynb #d732d99e
-def reliability_figure(samples:dict, note:str='') -> Figure:
-    "Reliability curves of all seeds' test people, a panel per model"
-    from turnover_nb.metrics import reliability_curve
-    colour = colours(list(samples)); shown = {v: f for v, f in samples.items() if v != 'majority'}
-    fig, axes = canvas(len(shown), width=max(1.7, min(3.4, 9 / max(len(shown), 1))), height=2.4, sharey=True, squeeze=False)
-    for ax, (v, frames) in zip(axes[0], shown.items()):
-        r = pd.concat([reliability_curve(d.label.to_numpy(), d.probability.to_numpy(), 6).assign(seed=i) for i, d in enumerate(frames)])
-        for _, g in r.groupby('seed'):
-            ax.errorbar(g.predicted, g.observed, yerr=np.maximum([g.observed - g.low, g.high - g.observed], 0), color=colour[v], lw=1, elinewidth=.5, alpha=.7, marker='o', ms=2.5)
-        ax.plot([0, 1], [0, 1], color='#bbbbbb', lw=.8, zorder=0); ax.set(title=label(v), xlim=(0, 1), ylim=(0, 1), xlabel='predicted')
-    axes[0][0].set_ylabel('observed share')
-    if note: fig.suptitle(note, fontsize=9)
+# %% ../nbs/21_figures.ipynb #aa1611ee
+def path_figure(panels:dict, w:Words=EN, notes:dict|None=None) -> Figure:
+    "`panels`: title -> {variant: estimate}, all over the same steps, the first on top; the dotted line is the trivial baseline, where it is among them"
+    steps = [v for v in next(iter(panels.values())) if v not in ('majority', 'bayes')]
+    fig, axes = canvas(len(panels), 3.1 if len(panels) < 3 else 2.7, 1.1 + .36 * len(steps), w=w, squeeze=False, sharey=True)
+    for ax, (title, rows) in zip(axes[0], panels.items()):
+        shown = [(y, rows[v], v) for y, v in enumerate(steps[::-1]) if rows.get(v) and rows[v]['value'] is not None]
+        ax.plot([e['value'] for _, e, _ in shown], [y for y, _, _ in shown], color='#cccccc', lw=1, zorder=0)
+        for y, e, v in shown:
+            if e['low'] is not None: ax.plot([e['low'], e['high']], [y, y], color=family(v), lw=2)
+            ax.plot(e['value'], y, 'o', color=family(v), ms=5); ax.annotate(f'{e["value"]:.3f}', (e['value'], y), xytext=(0, 5), textcoords='offset points', ha='center', fontsize=7)
+        if rows.get('majority'): ax.axvline(rows['majority']['value'], color='#888888', ls=':', lw=1, zorder=0)
+        ax.set(yticks=range(len(steps)), ylim=(-.6, len(steps) - .2), title=title, xlabel=(notes or {}).get(title, '')); ax.set_yticklabels([label(v, w) for v in steps[::-1]])
+    return fig
+
+# %% ../nbs/21_figures.ipynb #f831b637
+def embedding_figure(maps:dict, w:Words=EN) -> Figure:
+    "`maps`: variant -> frame with x, y, label (1 leaves, 0 stays, NaN unknown), share_x, share_y"
+    fig, axes = grid(len(maps), w, height=2.)
+    for ax, (v, d) in zip(axes, maps.items()):
+        for value, name, colour, marker, z in ((0, 'stayers', PALETTE[5], 'o', 1), (1, 'leavers', PALETTE[1], '^', 2)):
+            g = d[d.label == value]
+            ax.scatter(g.x, g.y, s=12, c=colour, marker=marker, lw=.3, edgecolors='white', label=w(name), zorder=z)
+        share = lambda k, d=d: f'{float(d[k].iloc[0]):.0%}'
+        head(ax, label(v, w)); ax.set(xticks=[], yticks=[])
+        ax.set_xlabel(w('component_axis', k=1, share=share('share_x')), fontsize=8); ax.set_ylabel(w('component_axis', k=2, share=share('share_y')), fontsize=8)
+    d = next(iter(maps.values())); handles, _ = axes[0].get_legend_handles_labels()
+    key(fig, handles, [f'{w(k)} (n = {int((d.label == x).sum())})' for k, x in (('stayers', 0), ('leavers', 1))])
     return fig
 
 # %% ../nbs/21_figures.ipynb #3a55c2d9
-def _line(ax, h:pd.DataFrame, column:str, colour:str, name:str|None, best:int|None):
+def _line(ax, h:pd.DataFrame, column:str, colour:str, name:str|None, best:int|None, lw:float=1.3):
     "One curve, with a dot at the chosen epoch"
     if column not in h or h[column].isna().all(): return
-    ax.plot(h.epoch, h[column], color=colour, lw=1.3, alpha=.9, label=name)
+    ax.plot(h.epoch, h[column], color=colour, lw=lw, alpha=.9, label=name)
     if best is not None and best in set(h.epoch): ax.plot(best, h.set_index('epoch')[column][best], 'o', color=colour, ms=5, mec='white')
 
 def training_figure(history:list, best:dict|list|None=None, note:str='') -> Figure|None:
@@ -125,4 +171,23 @@ def training_figure(history:list, best:dict|list|None=None, note:str='') -> Figu
         ax.set(xlabel='epoch', ylabel=what.split('_')[-1], title=f'{stage.replace("stage", "Stage ")}: {what.split("_")[0]}')
         if what != 'margin': ax.legend(fontsize=8)
     if note: fig.suptitle(note, fontsize=9)
+    return fig
+
+# %% ../nbs/21_figures.ipynb #6a3e615e
+def epoch_figure(
+    runs:dict,                          # variant -> list of (chosen epochs by stage, frame of the epochs of one stage)
+    columns:dict,                       # column of the history -> name of the line
+    axis:str,
+    chosen:str='',                      # column that carries the dot; empty: the last
+    w:Words=EN, note:str='', **kw       # kw: of the grid, e.g. sharey
+) -> Figure:
+    fig, axes = grid(len(runs), w, **kw); colours = dict(zip(columns, (PALETTE[5], PALETTE[1], PALETTE[2], PALETTE[3]))) if len(columns) > 1 else {c: PALETTE[0] for c in columns}
+    for ax, (v, many) in zip(axes, runs.items()):
+        for best, h in many:
+            for c in columns:
+                d = h[h[c].notna()] if c in h else h[:0]
+                if len(d): _line(ax, d, c, colours[c], columns[c], best.get(d.stage.iloc[0]) if c == (chosen or [*columns][-1]) else None, 1.)
+        head(ax, label(v, w)); ax.locator_params(axis='x', integer=True, nbins=4)
+    edges(axes, w('epoch'), axis); remark(fig, note)
+    if len(columns) > 1: key(fig, [plt.Line2D([], [], color=colours[c]) for c in columns], list(columns.values()))
     return fig

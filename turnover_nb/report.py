@@ -4,38 +4,41 @@
 
 # %% ../nbs/22_report.ipynb #cce8c203
 from __future__ import annotations
-import html, json, os, shutil
+import html, json, os, re, shutil, sys
 from pathlib import Path
 import numpy as np, pandas as pd
 from .collect import Runs, load_runs, samples, summary, table
 from .engine import Job, run_jobs
 from .figures import label
+from .words import EN, Words, cjk_font, words
 
 # %% auto #0
-__all__ = ['COLUMNS', 'PAGE', 'cell', 'span', 'display_table', 'Html', 'styled', 'save_table', 'figure', 'data_note',
-           'split_note', 'facts', 'audit_table', 'export_html', 'make_report']
+__all__ = ['METRICS', 'TEX', 'PAGE', 'cell', 'span', 'counts', 'display_table', 'Html', 'html_cell', 'styled', 'tex', 'latex',
+           'markdown', 'save_text', 'save_table', 'figure', 'data_note', 'seed_count', 'split_note', 'environment_of',
+           'audit_passed', 'facts', 'environment_table', 'audit_table', 'export_html', 'make_report']
 
 # %% ../nbs/22_report.ipynb #a0a26294
-def cell(e:dict|None, digits:int=3) -> str:
+def cell(e:dict|None, digits:int=3, sign:bool=False) -> str:
     "'0.612 ± 0.031 [0.540, 0.680]'; the parts that do not exist are left out"
     if e is None or e['value'] is None: return '–'
-    f = lambda x: f'{x:.{digits}f}'
-    return f(e['value']) + (f' ± {f(e["sd"])}' if e.get('sd') is not None else '') + (f' [{f(e["low"])}, {f(e["high"])}]' if e.get('low') is not None else '')
+    f = lambda x: f'{x:{"+" if sign else ""}.{digits}f}'.replace('-', '−')
+    return f(e['value']) + (f' ± {e["sd"]:.{digits}f}' if e.get('sd') is not None else '') + (f' [{f(e["low"])}, {f(e["high"])}]' if e.get('low') is not None else '')
 
 # %% ../nbs/22_report.ipynb #8f795714
-COLUMNS = dict(turnover=dict(aupr='AUPR', auroc='AUROC', f1='F1', precision='precision', recall='recall', f1_50='F1 at .5', brier='Brier', ece='ECE', log_loss='log-loss'),
-               preference=dict(accuracy='accuracy', log_loss='log-loss', auc='AUC', margin='margin', mrr='MRR', top_2='top-2', top_5='top-5', top_10='top-10'))
+METRICS = dict(turnover=('aupr', 'auroc', 'f1', 'precision', 'recall', 'f1_50', 'brier', 'ece', 'log_loss'), preference=('accuracy', 'log_loss', 'auc', 'margin', 'mrr', 'top_2', 'top_5', 'top_10'))
 
 def span(v:list) -> str: "'100', or '98–102' when seeds differ"; return f'{min(v):,}' if min(v) == max(v) else f'{min(v):,}–{max(v):,}'
 
-def display_table(rows:dict, task:str) -> pd.DataFrame:
+def counts(r:dict, task:str) -> dict:
+    "Seeds, n and leavers or people of a summary's row, as text; {} for the best attainable"
+    if 'n' not in r: return {}
+    return dict(seeds=str(r['seeds']), n=span(r['n'])) | (dict(leave=span(r['positives'])) if task == 'turnover' else dict(people=span(r['people'])))
+
+def display_table(rows:dict, task:str, w:Words=EN) -> pd.DataFrame:
     "A summary as text, a row per model, the columns that exist"
-    out = []
-    for v, r in rows.items():
-        counts = {'seeds': str(r['seeds']), 'n': span(r['n']), **({'leave': span(r['positives'])} if task == 'turnover' else {'people': span(r['people'])})} if 'n' in r else {}
-        out.append({'model': label(v), **counts, **{name: cell(r.get(k)) for k, name in COLUMNS[task].items()}})
-    d = pd.DataFrame(out).fillna('–')
-    return d[[c for c in d if c in ('model', 'seeds', 'n', 'leave', 'people') or (d[c] != '–').any()]]
+    keys = ('model', 'seeds', 'n', 'leave', 'people')
+    d = pd.DataFrame([{'model': label(v, w), **counts(r, task), **{k: cell(r.get(k)) for k in METRICS[task]}} for v, r in rows.items()]).fillna('–')
+    return d[[c for c in d if c in keys or (d[c] != '–').any()]].rename(columns=w)
 
 # %% ../nbs/22_report.ipynb #6a83fbd7
 class Html:
@@ -43,27 +46,64 @@ class Html:
     def __init__(self, text:str): self.text = text
     def _repr_html_(self): return self.text
 
-def styled(d:pd.DataFrame, title:str, note:str='') -> Html:
-    "A text table as HTML that scrolls within the page when it is wide"
-    from great_tables import GT
-    gt = GT(d).tab_header(title=title).tab_options(table_font_size='13px', data_row_padding='4px', table_margin_left='0px', heading_align='left')
-    if note: gt = gt.tab_source_note(note)
-    return Html(f'<div style="overflow-x:auto">{gt.as_raw_html()}</div>')
+def html_cell(x) -> str:
+    "A cell's text as HTML: what is in brackets at its end goes below"
+    value, low = re.fullmatch(r'(.*?)(?: (\[[^\]]*\]))?', str(x), re.S).groups()
+    return f'<span class="v">{html.escape(value)}</span>' + (f'<br><small>{html.escape(low)}</small>' if low else '')
 
-def save_table(rows:dict, task:str, out:str|Path, name:str, title:str, note:str='') -> Html:
-    "Show a summary, and save it as <name>.csv (numbers), .md and .html (text) under `out`/tables"
-    text = display_table(rows, task); shown = styled(text, title, note)
+def styled(d:pd.DataFrame, title:str, note:str='', name:str='table') -> Html:
+    "A text table as HTML that scrolls within the page when it is wide; cells of numbers do not wrap"
+    from great_tables import GT
+    gt = GT(d, id=f't_{re.sub("[^a-z0-9_]", "_", name)}').tab_header(title=title).fmt(html_cell, columns=list(d.columns))
+    gt = gt.tab_options(table_font_size='13px', data_row_padding='4px', table_margin_left='0px', heading_align='left').cols_align('left')
+    if note: gt = gt.tab_source_note(note)
+    numbers = [c for c in d if c != d.columns[0] and d[c].astype(str).str.len().max() <= 36]
+    css = ''.join(f'#t_{name} td:nth-child({list(d.columns).index(c) + 1})[headers]{{white-space:nowrap}}' for c in numbers)
+    return Html(f'<style>{css} small{{color:#595959}}</style>'
+                f'<div class="table" tabindex="0" role="region" aria-label="{html.escape(title, quote=True)}" style="overflow-x:auto">{gt.as_raw_html()}</div>')
+
+# %% ../nbs/22_report.ipynb #4c0b5d09
+TEX = {'\\': r'\textbackslash{}', **{c: f'\\{c}' for c in '&%$#_{}'}, '~': r'\textasciitilde{}',
+       '^': r'\textasciicircum{}', '±': r'$\pm$', '−': '$-$', '–': '--', '≥': r'$\geq$', '≤': r'$\leq$', '×': r'$\times$',
+       '→': r'$\to$', '<': '$<$',
+       '>': '$>$', '…': r'\ldots{}', 'α': r'$\alpha$', 'β': r'$\beta$', 'γ': r'$\gamma$', 'λ': r'$\lambda$', 'σ': r'$\sigma$', 'η': r'$\eta$', '½': r'$\frac{1}{2}$', '\n': ' '}
+
+def tex(x) -> str: "Text with LaTeX's special characters escaped"; return ''.join(TEX.get(c, c) for c in str(x))
+
+def latex(d:pd.DataFrame, title:str, note:str='') -> str:
+    "A text table as LaTeX (booktabs, makecell): intervals on a second line; Chinese needs xeCJK"
+    two = lambda x: re.sub(r'^(.*?) (\[[^\]]*\])$', r'\\makecell[l]{\1\\\\{\\scriptsize \2}}', tex(x))
+    body = ''.join(' & '.join(map(two, r)) + ' \\\\\n' for r in d.astype(str).to_numpy())
+    wide = ['p{6cm}' if d[c].astype(str).str.len().max() > 50 else 'l' for c in d]
+    return ('% needs \\usepackage{booktabs,makecell}'
+            + (' and xeCJK' if re.search('[一-鿿]', title + body + ''.join(d.columns)) else '') + f'\n\\begin{{table}}\n\\caption{{{tex(title)}}}\n\\begin{{tabular}}{{{"".join(wide)}}}\n'
+            f'\\toprule\n{" & ".join(map(tex, d.columns))} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}'
+            + (f'\n\\par\\smallskip {{\\footnotesize {tex(note)}}}' if note else '') + '\n\\end{table}\n')
+
+def markdown(d:pd.DataFrame, title:str, note:str='') -> str:
+    "A text table as Markdown"
+    line = lambda r: '| ' + ' | '.join(str(x).replace('|', '\\|').replace('\n', ' ') for x in r) + ' |\n'
+    return f'**{title}**\n\n{line(d.columns)}|{"---|" * d.shape[1]}\n' + ''.join(map(line, d.to_numpy())) + (f'\n{note}\n' if note else '')
+
+# %% ../nbs/22_report.ipynb #8fa4c6c1
+def save_text(d:pd.DataFrame, out:str|Path, name:str, title:str, note:str='', numbers:pd.DataFrame|None=None) -> Html:
+    "Show a text table, and save it as <name>.csv (its numbers where there are any), .md, .html and .tex under `out`/tables"
+    shown = styled(d, title, note, name)
     if out:
         folder = Path(out)/'tables'; folder.mkdir(parents=True, exist_ok=True)
-        table(rows).to_csv(folder/f'{name}.csv', index=False)
-        head = '| ' + ' | '.join(text.columns) + ' |\n|' + '---|' * text.shape[1] + '\n'
-        (folder/f'{name}.md').write_text(f'**{title}**\n\n{head}' + ''.join('| ' + ' | '.join(r) + ' |\n' for r in text.astype(str).to_numpy()) + (f'\n{note}\n' if note else ''), 'utf-8')
-        (folder/f'{name}.html').write_text(shown.text, 'utf-8')
+        (d if numbers is None else numbers).to_csv(folder/f'{name}.csv', index=False)
+        for end, text in (('md', markdown(d, title, note)), ('html', f'<!DOCTYPE html><meta charset="utf-8"><title>{html.escape(title)}</title>{shown.text}'), ('tex', latex(d, title, note))):
+            (folder/f'{name}.{end}').write_text(text, 'utf-8')
     return shown
+
+def save_table(rows:dict, task:str, out:str|Path, name:str, title:str, note:str='', w:Words=EN) -> Html:
+    "The same for a summary"
+    return save_text(display_table(rows, task, w), out, name, title, note, table(rows))
 
 def figure(fig, out:str|Path, name:str, alt:str) -> Html:
     "Show a figure with its alternative text, and save it as PNG and SVG under `out`/figures"
     import base64, io
+    fig.draw_without_rendering(); fig.set_layout_engine('none')             # the layout is worked out once, not at each save
     b = io.BytesIO(); fig.savefig(b, format='png')
     if out:
         folder = Path(out)/'figures'; folder.mkdir(parents=True, exist_ok=True)
@@ -72,60 +112,81 @@ def figure(fig, out:str|Path, name:str, alt:str) -> Html:
                 f'style="width:{fig.get_figwidth() * 105:.0f}px;max-width:100%;height:auto">')
 
 # %% ../nbs/22_report.ipynb #8e652fc8
-def data_note(runs:Runs) -> str:
+def data_note(runs:Runs, w:Words=EN) -> str:
     "'synthetic data' or the name of the data"
     d = runs.results[0].data
-    return f'synthetic data ({d.name}, {d.employees:,} employees)' if d.synthetic else f'{d.name} ({d.employees:,} employees)'
+    return w('synthetic' if d.synthetic else 'real', name=d.name, n=f'{d.employees:,}')
 
-def split_note(runs:Runs) -> str:
+def seed_count(n:int, w:Words=EN) -> str: "'1 seed', '3 seeds'"; return w('seed_count', n=n).replace('(s)', 's' * (n != 1))
+
+def split_note(runs:Runs, w:Words=EN) -> str:
     "How people were divided, in words"
-    r, p = runs.results[0].split, runs.manifest['plan']
-    seeds = f'{len(p["seeds"])} seed{"s" * (len(p["seeds"]) > 1)}'
-    if p['protocol'] == 'kfold': return f'{p["n_folds"]}-fold cross-validation, {seeds}; each seed is one repeat, its folds pooled out-of-fold'
-    return f'{p["protocol"]} split, {r.n_train:,} train, {r.n_valid:,} validation, {r.n_test:,} test employees; {seeds}, each with a split of its own'
+    r, p = runs.results[0].split, runs.manifest['plan']; seeds = seed_count(len(p['seeds']), w)
+    if p['protocol'] == 'kfold': return w('split_kfold', k=p['n_folds'], seeds=seeds)
+    return w('split_other', protocol=p['protocol'], train=f'{r.n_train:,}', valid=f'{r.n_valid:,}', test=f'{r.n_test:,}', seeds=seeds)
 
-def facts(runs:Runs) -> pd.DataFrame:
+def environment_of(runs:Runs, i:int=0) -> dict: "environment.json of a run"; return json.loads((runs.paths[i]/'environment.json').read_text('utf-8'))
+
+def audit_passed(runs:Runs, w:Words=EN) -> str: "'passed in 8 of 8 runs'"; return w('of', k=sum(r.audit['passed'] for r in runs.results), n=len(runs.results))
+
+def _two(rows:dict, w:Words) -> pd.DataFrame: "Facts as a table of two columns"; return pd.DataFrame({w('fact'): list(rows), w('value'): [str(v) for v in rows.values()]})
+
+def facts(runs:Runs, w:Words=EN) -> pd.DataFrame:
     "Two columns: what, and its value"
-    env = json.loads((runs.paths[0]/'environment.json').read_text('utf-8'))
-    rows = {'data': data_note(runs), 'split': split_note(runs), 'models': ', '.join(dict.fromkeys(label(v) for v in runs.variants)), 'runs': f'{len(runs.results)}',
-            'leak audit': f'passed in {sum(r.audit["passed"] for r in runs.results)} of {len(runs.results)} runs',
-            **{f'sha256 of {k}': v for k, v in runs.results[0].data.sources.items()},
-            'versions': ', '.join(f'{k} {v}' for k, v in env['packages'].items()), 'Python': env['python'], 'commit': env['git_commit'] or 'not a git checkout'}
-    return pd.DataFrame(dict(fact=list(rows), value=list(rows.values())))
+    return _two({w('f_data'): data_note(runs, w), w('f_split'): split_note(runs, w), w('f_models'): ', '.join(dict.fromkeys(label(v, w) for v in runs.variants)),
+                 w('f_seeds'): ', '.join(map(str, runs.manifest['plan']['seeds'])),
+                 w('f_runs'): len(runs.results), w('f_audit'): audit_passed(runs, w)}, w)
 
-def audit_table(runs:Runs) -> pd.DataFrame:
+def environment_table(runs:Runs, w:Words=EN) -> pd.DataFrame:
+    "Versions, machine, fingerprint of the data"
+    env, sources, p = environment_of(runs), runs.results[0].data.sources, runs.manifest['plan']; dirty = env.get('git_dirty')
+    all_ = lambda k: ', '.join(sorted({str(environment_of(runs, i).get(k)) for i in range(len(runs.paths))}))
+    return _two({**({w('f_sha', file=k): v for k, v in sources.items()} or {w('f_data'): w('f_embedded')}), w('f_versions'): ', '.join(f'{k} {v}' for k, v in env['packages'].items() if v),
+                 w('f_python'): env['python'],
+                 w('f_commit'): env['git_commit'] or w('not_git'), w('f_dirty'): w('unknown_fact') if dirty is None else w('yes' if dirty else 'no'),
+                 w('f_platform'): env['platform'], w('f_device'): all_('device'), w('f_threads'): all_('threads'),
+                 w('f_settings'): json.dumps(p['config']) if p['config'] else '–', w('f_seconds'): f'{sum(environment_of(runs, i)["seconds"] for i in range(len(runs.paths))):,.0f}'}, w)
+
+def audit_table(runs:Runs, w:Words=EN) -> pd.DataFrame:
     "The leak audit over all runs: check, runs that passed, an example of what was tried"
     out = {}
     for r in runs.results:
         for c in r.audit['checks']: out.setdefault(c['name'], []).append(c)
-    return pd.DataFrame([dict(check=k, **{'runs passed': f'{sum(c["passed"] is True for c in v)} of {sum(c["passed"] is not None for c in v)}'},
-                              detail=next((c['detail'] for c in v if c['passed'] is False), v[0]['detail'])) for k, v in out.items()])
+    return pd.DataFrame([{w('check'): k, w('passed'): w('k_of_n', k=sum(c['passed'] is True for c in v), n=sum(c['passed'] is not None for c in v)),
+                          w('detail'): next((c['detail'] for c in v if c['passed'] is False), v[0]['detail'])} for k, v in out.items()])
 
 # %% ../nbs/22_report.ipynb #807b477b
 PAGE = '''<!DOCTYPE html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><title>{title}</title>
-<style>body{{font:16px/1.5 system-ui,-apple-system,"Segoe UI",sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222}}
-h1{{font-size:1.7rem}} h2{{font-size:1.25rem;margin-top:2.2rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}} p{{max-width:75ch}}
-pre{{overflow-x:auto;white-space:pre-wrap}} .anchor-link,.prompt,.jp-InputPrompt,.jp-OutputPrompt{{display:none}} img{{max-width:100%;height:auto}} a{{color:#0072B2}}</style>
+<html lang="{lang}"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,"><title>{title}</title>
+<style>body{{font:16px/1.5 system-ui,-apple-system,"Segoe UI","Noto Sans CJK SC","Microsoft YaHei","PingFang SC",sans-serif;
+max-width:1080px;margin:2rem auto;padding:0 1rem;color:#222;overflow-wrap:anywhere}}
+h1{{font-size:1.7rem;line-height:1.25}} h2{{font-size:1.25rem;margin-top:2.4rem;border-bottom:1px solid #ddd;padding-bottom:.2rem}}
+h3{{font-size:1.05rem;margin-top:1.6rem}} p{{max-width:75ch}} .table{{margin:1rem 0}} .table table{{overflow-wrap:normal}}
+.table td .v{{display:inline-block;min-width:0}} pre{{overflow-x:auto;white-space:pre-wrap}} .anchor-link,.prompt,.jp-InputPrompt,.jp-OutputPrompt{{display:none}}
+img{{max-width:100%;height:auto;display:block;margin:1rem 0}} a{{color:#0072B2}}</style>
 </head><body>{body}</body></html>
 '''
 
-def export_html(notebook:str|Path, out:str|Path, title:str) -> Path:
+def export_html(notebook:str|Path, out:str|Path, title:str, lang:str='en') -> Path:
     "Write an executed notebook as one self-contained HTML page"
     import nbformat
     from nbconvert import HTMLExporter
     nb = nbformat.read(notebook, 4)
     nb.cells = [c for c in nb.cells if 'parameters' not in c.metadata.get('tags', []) and 'injected-parameters' not in c.metadata.get('tags', [])]
+    for c in nb.cells:                                                      # warnings stay in the notebook
+        if c.cell_type == 'code': c.outputs = [o for o in c.outputs if o.get('name') != 'stderr']
     body, _ = HTMLExporter(template_name='basic', exclude_input=True, exclude_input_prompt=True, exclude_output_prompt=True).from_notebook_node(nb)
-    tmp = Path(out).with_suffix('.part'); tmp.write_text(PAGE.format(title=html.escape(title), body=body), 'utf-8'); os.replace(tmp, out)
+    tmp = Path(out).with_suffix('.part'); tmp.write_text(PAGE.format(lang=lang, title=html.escape(title), body=body), 'utf-8'); os.replace(tmp, out)
     return Path(out)
 
-def make_report(folder:str|Path, engine:str='inprocess') -> Path:
-    "Report of the sweep in `folder`: report/report.html, report.ipynb, tables/, figures/; returns the path of the HTML; raises RuntimeError if it fails"
+def make_report(folder:str|Path, engine:str='inprocess', lang:str='en') -> Path:
+    """Report of the sweep in `folder`, in English ('en') or Chinese ('zh'): report/report.html, report.ipynb, tables/, figures/; returns the path of the HTML;
+    raises ValueError for an unknown language, RuntimeError if it fails"""
     from turnover_nb.experiment import experiment_notebook
-    folder = Path(folder).resolve(); runs = load_runs(folder); out = folder/'report'
+    w = words(lang); folder = Path(folder).resolve(); runs = load_runs(folder); out = folder/'report'
+    if lang != 'en' and not cjk_font(): print(w('font'), file=sys.stderr)
     shutil.rmtree(out, ignore_errors=True)
-    done, = run_jobs([Job(experiment_notebook('report.ipynb'), dict(folder=str(folder)), out, 'report')], 1, engine)
+    done, = run_jobs([Job(experiment_notebook('report.ipynb'), dict(folder=str(folder), lang=lang), out, 'report')], 1, engine)
     if not done.ok: raise RuntimeError(f'the report failed: {done.error}')
     os.replace(out/'run.ipynb', out/'report.ipynb')
-    return export_html(out/'report.ipynb', out/'report.html', f'{runs.manifest["experiment"]}: {data_note(runs)}')
+    return export_html(out/'report.ipynb', out/'report.html', f'{runs.manifest["experiment"]}: {data_note(runs, w)}', lang)

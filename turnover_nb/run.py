@@ -17,7 +17,7 @@ from .config import PRESETS, Config, config_yaml, make_config
 __all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'Scores', 'tasks_of', 'baseline_scores', 'model_graph',
            'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'Estimate', 'SplitFacts',
            'DataFacts', 'Preference', 'Results', 'results_schema', 'predictions', 'environment', 'clean', 'write_json',
-           'Run', 'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
+           'Run', 'protected_groups', 'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
 
 # %% ../nbs/18_run.ipynb #a1eb045b
 _shared = {}            # data that a sweep has read for its forked runs: arguments of `load_data` -> its result
@@ -226,6 +226,13 @@ class Run:
     config: Config
     seconds: float                      # wall seconds of fitting and scoring
     device: str = 'cpu'                 # where it was trained
+    groups: pd.DataFrame|None = None    # protected groups of the test people, for the fairness table: employee, column, group
+
+def protected_groups(survey:Survey, split) -> pd.DataFrame|None:
+    "Protected groups of the test people: employee, column, group; None where the codebook names none"
+    if survey.protected is None or not survey.protected.shape[1]: return None
+    d = survey.protected.iloc[split.test]
+    return pd.concat([pd.DataFrame(dict(employee=survey.ids[split.test], column=c, group=d[c].astype('string').to_numpy())) for c in d], ignore_index=True).dropna()
 
 def bayes_scores(truth, survey:Survey, split, tasks:list) -> dict|None:
     "What the planted truth reaches on the test people of this split, given what the protocol lets a model know"
@@ -267,15 +274,16 @@ def run_one(
         data=dict(name=survey.name, synthetic=survey.synthetic, employees=survey.n, sources=survey.sources),
         turnover=evaluate_turnover(survey, split, scores.turnover, seed, n_boot) if 'turnover' in tasks else None, preference=pref,
         bayes=clean(bayes_scores(truth, survey, split, tasks)), facts=clean(scores.facts), audit=clean(audit.to_dict()))
-    return Run(results, scores, predictions(survey, split, scores), config, seconds, device if model in PRESETS else 'cpu')
+    return Run(results, scores, predictions(survey, split, scores), config, seconds, device if model in PRESETS else 'cpu', protected_groups(survey, split))
 
 # %% ../nbs/18_run.ipynb #1b080234
 def write_run(run:Run, out:str|Path) -> Path:
-    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json, <stage>_best.pt and embeddings.parquet into `out`"
+    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json, <stage>_best.pt, embeddings.parquet and, where there are protected columns, groups.parquet into `out`"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
     (out/'config.yaml').write_text(config_yaml(run.config), 'utf-8')
     write_json(out/'results.json', run.results.model_dump())
     run.predictions.to_parquet(out/'predictions.parquet', index=False)
+    if run.groups is not None: run.groups.to_parquet(out/'groups.parquet', index=False)
     if run.scores.embedding is not None: run.scores.embedding.to_parquet(out/'embeddings.parquet', index=False)
     write_json(out/'environment.json', dict(environment(run.device), seconds=run.seconds))
     for stage, state in run.scores.checkpoints.items():
