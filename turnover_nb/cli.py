@@ -69,6 +69,8 @@ def _sweep(p):
     p.add_argument('--set', type=_setting, action='append', default=[], metavar='KEY=VALUE', help='a setting of the graph model, e.g. lr=0.003')
     p.add_argument('--device', default='cpu', help='where graph models train: cpu, cuda or mps')
     p.add_argument('--jobs', type=int, default=2, help='runs at a time')
+    p.add_argument('--backend', choices=('local', 'ray'), default='local', help='processes of this machine, or a Ray cluster (pip install turnover_nb[cluster])')
+    p.add_argument('--address', default=None, help='of the Ray cluster; none: $RAY_ADDRESS, or one on this machine')
     p.add_argument('--engine', choices=('inprocess', 'kernel'), default='inprocess', help='forked processes, or Jupyter kernels')
     p.add_argument('--out', default='outputs', help='where outputs go')
     p.add_argument('--experiment', default='main', help='name of the folder under --out')
@@ -88,11 +90,15 @@ def run(a) -> int:
     from tqdm import tqdm
     from turnover_nb.experiment import check_plan, start, sweep
     from turnover_nb.report import make_report
+    if a.address and a.backend != 'ray': raise ValueError(f'--address {a.address} needs --backend ray')
     plan = plan_of(a); n = check_plan(plan, a.jobs)
+    if a.backend == 'ray':
+        from turnover_nb.cluster import check_address
+        check_address(a.address)
     folder = start(plan, a.out, a.experiment, a.resume)
     with tqdm(total=n, unit='run', desc='runs', file=sys.stdout) as bar:
         def progress(o, done, total): bar.total = total; bar.set_postfix_str(o.job.name + ('' if o.ok else ' FAILED')); bar.update()
-        failed = [o for o in sweep(plan, folder, a.jobs, a.engine, progress) if not o.ok]
+        failed = [o for o in sweep(plan, folder, a.jobs, a.engine, progress, a.backend, a.address) if not o.ok]
     for o in failed: print(f'failed: {o.job.name}: {o.error.strip()}\n  notebook: {o.job.part/"run.ipynb"}', file=sys.stderr)
     if failed: print(f'{len(failed)} of {n} runs failed; mend the cause and go on with --resume {folder}', file=sys.stderr); return 1
     print('report:', make_report(folder, a.engine, a.lang)); return 0

@@ -131,6 +131,7 @@ def _child(job:Job, engine:str, threads:int):
     os.environ.update({k: str(threads) for k in ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')})
     try:
         import torch; torch.set_num_threads(threads)
+        from threadpoolctl import threadpool_limits; threadpool_limits(threads)     # libraries that were loaded before the fork keep their threads
         with open(os.devnull, 'w') as null: sys.stdout = sys.stderr = null; execute(job, engine)
     except BaseException as e:
         try: job.part.mkdir(parents=True, exist_ok=True); (job.part/'error.txt').write_text(failure(e), 'utf-8')

@@ -162,14 +162,19 @@ def sweep(
     folder:str|Path,                    # from `start`
     n_jobs:int=2,
     engine:str='inprocess',             # 'inprocess' or 'kernel'
-    progress=None                       # called with (Outcome, done, total)
+    progress=None,                      # called with (Outcome, done, total)
+    backend:str='local',                # 'local': processes of this machine; 'ray': a Ray cluster
+    address:str|None=None               # of the cluster, see `cluster.connect`
 ) -> list:                              # `Outcome`s of the runs that ran
-    "Run what is missing in `folder`; forked runs share the data that is read here"
+    "Run what is missing in `folder`; the runs share the data that is read here"
     key = plan.data, plan.codebook, plan.employees
     survey, truth = load_data(*key)
     jobs = plan_jobs(plan, survey, folder)
     with locked(folder):
         write_json(Path(folder)/'manifest.json', read_manifest(folder) | dict(runs=[j.out.relative_to(folder).as_posix() for j in jobs]))
+        if backend == 'ray':
+            from turnover_nb.cluster import run_jobs_ray
+            return run_jobs_ray(jobs, address, engine, progress, shared={key: (survey, truth)})
         if engine == 'inprocess': preload()
         _shared[key] = survey, truth
         try: return run_jobs(jobs, n_jobs, engine, progress)
