@@ -134,7 +134,7 @@ def test_a_failing_run_is_listed_and_the_others_stand(tmp_path, capsys, monkeypa
     monkeypatch.setattr(trainer, "fit", broken)                     # runs are forked, so they inherit this
     assert main(["run", "--out", str(tmp_path), *FEW, "--seeds", "1"]) == 1
     said = capsys.readouterr()
-    assert "failed: hgt seed_0: FloatingPointError: the training loss is nan" in said.err and "--resume" in said.err
+    assert re.search(r"failed: hgt seed_0: cell \d+ \(.*\): FloatingPointError: the training loss is nan", said.err) and "--resume" in said.err
     folder, = (tmp_path/"main").iterdir()
     assert (folder/"logistic"/"seed_0"/"results.json").exists() and not (folder/"hgt"/"seed_0").exists()
 

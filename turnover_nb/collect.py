@@ -64,9 +64,9 @@ def refuse_twins(runs:Runs):
 
 def load_runs(folder:str|Path) -> Runs:
     "All runs of a sweep; raises ValueError for missing, mixed or identical ones, saying which"
-    folder = Path(folder); f = folder/'manifest.json'
-    if not f.exists(): raise ValueError(f'{folder}: no manifest.json; expected the folder of a sweep, outputs/<experiment>/run_<time>')
-    manifest = json.loads(f.read_text('utf-8'))
+    from turnover_nb.experiment import read_manifest
+    folder = Path(folder); manifest = read_manifest(folder)
+    if 'runs' not in manifest: raise ValueError(f'{folder}/manifest.json: lists no runs; the sweep was stopped before it began')
     paths = [folder/p for p in manifest['runs']]
     missing = [str(p.relative_to(folder)) for p in paths if not p.exists()]
     if missing: raise ValueError(f'{folder}: {len(missing)} of {len(paths)} runs are missing: {", ".join(missing[:8])}{" …" if len(missing) > 8 else ""}')

@@ -189,7 +189,7 @@ def fit_panel(
     panel:Panel,
     config:PanelConfig,
     generator:torch.Generator,
-    budget:int=8_000_000,             # rows times draws of one step; beyond it a step takes a random part of the people
+    budget:int=2_000_000,             # rows times draws of one step; beyond it a step takes a random part of the people
 ) -> TasteModel:
     "Maximise the penalised simulated log-likelihood"
     c, p = config, _start(panel, config, generator); sd = score_sd(panel)

@@ -60,7 +60,7 @@ def row_correlation(x:np.ndarray, y:np.ndarray) -> np.ndarray:
 
 def keyed(x:np.ndarray) -> np.ndarray:
     "Items of a battery all pointing one way: those whose sign in the first principal component is the minority's are reversed"
-    c = np.where(np.isnan(x), 0, x - np.nanmean(x, 0)); v = np.linalg.eigh(c.T@c)[1][:, -1]
+    c = moments(x.T)[2].T; v = np.linalg.eigh(c.T@c)[1][:, -1]
     return np.where(v*np.sign(np.sign(v).sum() + 1e-9) < 0, 1 - x, x)
 
 def even_odd(
@@ -87,7 +87,7 @@ def mahalanobis(
     x:np.ndarray,                       # scaled answers, NaN missing, shape [n, J]
 ) -> tuple[np.ndarray, np.ndarray]:     # squared distance and its χ² p-value, each [n]
     "Squared Mahalanobis distance from the mean of all people. Mahalanobis 1936; Curran 2016; `careless::mahad`"
-    d = np.where(np.isnan(x), 0, x - np.nanmean(x, 0)); cov = d.T@d/max(1, len(d) - 1)
+    d = moments(x.T)[2].T; cov = d.T@d/max(1, len(d) - 1)
     square = np.maximum(((d@np.linalg.pinv(cov, hermitian=True))*d).sum(1), 0)
     return square, stats.chi2.sf(square, max(1, np.linalg.matrix_rank(cov, hermitian=True)))
 
@@ -241,7 +241,7 @@ def sign_table(quality:Quality) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 # %% ../nbs/15b_quality.ipynb #01eeb5ec
-CAVEAT = ('P(genuine) says whether a record\'s answers depend on each other as a person\'s do. It is no proof of fraud, it does not see '
+CAVEAT = ('P(genuine) says whether a record\'s answers depend on each other as a person\'s do. It is no proof of fraud, it misses much of '
           'straight-lining (answers that depend on each other perfectly; see longstring), and it is for aggregates, never for a decision about one person. '
           'Fix weight or filter before an outcome is looked at, and report both populations, all and genuine.')
 

@@ -68,7 +68,8 @@ def batteries(
     "Everything that P(genuine) is made from. ValueError for fewer than four items and four choices"
     items, tasks = item_batteries(survey), choice_batteries(survey) if choices else []
     n = [sum(t.codes.shape[1] for t in ts) for ts in (items, tasks)]
-    if max(n) < 4: raise ValueError(f'{survey.name}: {n[0]} ordinal items in batteries of three or more and {n[1]} choice tasks that show all the same posts: expected at least four items or four tasks')
+    if max(n) < 4: raise ValueError(f'{survey.name}: {n[0]} ordinal items in batteries of three or more and {n[1]} choice tasks that show all the same posts: '
+                                    'expected at least four items or four tasks')
     return items + tasks
 
 # %% ../nbs/15c_quality_model.ipynb #6b4e2791
@@ -109,19 +110,20 @@ class Mixture:
         "Free parameters, for BIC"
         levels = [b.size - len(b) for b in self.b]
         genuine = sum(m + t.trait*(len(b) + 1) for m, b, t in zip(levels, self.b, data)) + len(GENERAL) - 1
-        own = dict(flat=0, scale=sum(t.k - 1 for t in data if not t.coin), item=sum(m for m, t in zip(levels, data) if not t.coin))
+        own = dict(flat=0, scale=sum(k - 1 for k in {t.k for t in data if not t.coin}), item=sum(m for m, t in zip(levels, data) if not t.coin))
         return genuine + sum(1 + own[k] for k in self.kinds)
 
 def careless_probabilities(
-    battery:Battery, hot:np.ndarray,
+    data:list, hots:list,
     r:np.ndarray,                       # P(careless class | answers), shape [n, C]
     kinds:tuple,
-) -> np.ndarray:                        # shape [C, J, k]
+) -> tuple:                             # per battery: shape [C, J, k]
     "Shares of the levels in each careless class, half an answer added to each level"
-    n = (r.T@hot).reshape(len(kinds), hot.shape[1]//battery.k, battery.k)                    # answers per class, item and level
-    one, even = (np.array([x in k for x in kinds], bool)[:, None, None] for k in (('scale',), kinds if battery.coin else ('flat',)))
-    n = np.where(one, n.sum(1, keepdims=True), n) + .5
-    return np.where(even, 1/battery.k, n/n.sum(2, keepdims=True))
+    C, is_ = len(kinds), lambda kind: np.array([k == kind for k in kinds], bool)[:, None, None]
+    n = [(r.T@h).reshape(C, h.shape[1]//t.k, t.k) for t, h in zip(data, hots)]               # answers per class, item and level
+    habit = {k: sum(m.sum(1, keepdims=True) for t, m in zip(data, n) if t.k == k and not t.coin) for k in {t.k for t in data}}
+    own = [np.where(is_('scale'), habit[t.k], m) + .5 for t, m in zip(data, n)]
+    return tuple(np.where(is_('flat') | t.coin, 1/t.k, m/m.sum(2, keepdims=True)) for t, m in zip(data, own))
 
 # %% ../nbs/15c_quality_model.ipynb #8e7ba2d0
 @dataclass(frozen=True, eq=False)
@@ -182,27 +184,25 @@ def item_newton(
 # %% ../nbs/15c_quality_model.ipynb #600b8212
 def maximisation(mixture:Mixture, data:list, hots:list, e:Expectation) -> Mixture:
     "The M step: items, correlations of the traits, careless shares, sizes of the classes"
-    b, a, rho, careless, weight = [], [], [], [], e.g*e.r[:, :1]                             # weight: [n, 9]
+    b, a, rho, weight = [], [], [], e.g*e.r[:, :1]                                           # weight: [n, 9]
     for t, (battery, h) in enumerate(zip(data, hots)):
         kernel, w = KERNEL[mixture.rho[t]], weight/e.given[t]
         counts = (h.T@(e.like[t]*(w@kernel))).reshape(len(mixture.b[t]), battery.k, -1) + .5*normal(THETA)
         for store, new in zip((b, a), item_newton(mixture.b[t], mixture.a[t], counts, battery.trait)): store.append(new)
         both = kernel*(w.T@e.like[t])                                                        # expected people per (g, θ), [9, 13]
         rho.append(int(np.argmax((both*np.log(KERNEL + 1e-300)).sum((1, 2)))) if battery.trait and len(data) > 1 else mixture.rho[t])
-        careless.append(careless_probabilities(battery, h, e.r[:, 1:], mixture.kinds))
     share, general = e.r.mean(0) + 1/len(e.r), weight.sum(0) + .5*normal(GENERAL)
-    return replace(mixture, b=tuple(b), a=tuple(a), rho=tuple(rho), careless=tuple(careless), share=share/share.sum(), general=general/general.sum())
+    return replace(mixture, b=tuple(b), a=tuple(a), rho=tuple(rho), careless=careless_probabilities(data, hots, e.r[:, 1:], mixture.kinds), share=share/share.sum(), general=general/general.sum())
 
 def start(data:list, hots:list, r:np.ndarray, kinds:tuple=()) -> Mixture:
     "Parameters from guessed memberships `r`, shape [n, 1 + C]: slopes of .5, with the signs of the battery's first principal component"
-    b, a, careless, g = [], [], [], r[:, 0]
+    b, a, g = [], [], r[:, 0]
     for battery, h in zip(data, hots):
         n = (g@h).reshape(-1, battery.k) + .5
         x = h.reshape(len(h), -1, battery.k)@level_scores(battery.k)
         x = (x - g@x/g.sum())*np.sqrt(g)[:, None]; v = np.linalg.eigh(x.T@x)[1][:, -1]
         b.append(np.log(n/n[:, :1])); a.append(.5*battery.trait*np.where(v*np.sign(v.sum() + 1e-9) < 0, -1, 1))
-        careless.append(careless_probabilities(battery, h, r[:, 1:], kinds))
-    return Mixture(tuple(b), tuple(a), (len(RHO)//2 + 2,)*len(data), tuple(careless), r.mean(0), normal(GENERAL), kinds)
+    return Mixture(tuple(b), tuple(a), (len(RHO)//2 + 2,)*len(data), careless_probabilities(data, hots, r[:, 1:], kinds), r.mean(0), normal(GENERAL), kinds)
 
 def em(data:list, hots:list, mixture:Mixture, steps:int=300, tolerance:float=1e-7) -> tuple[Mixture, Expectation]:
     "Expectation-maximisation (Dempster, Laird & Rubin 1977) until the log-likelihood gains less than `tolerance` of itself"
@@ -253,6 +253,7 @@ def fit_mixture(
     seed:int=0,                         # of the starts and of the samples
     most:int=4,                         # careless classes at most
     starts:int=8,                       # splits that are tried per class
+    strong:float=10.,                   # gain of ICL that one more class must bring
     max_fit:int=10_000,                 # people to fit on at most: a random sample of `rows`
 ) -> tuple[Mixture, list[Candidate]]:   # the preferred mixture; the candidates considered, one class first
     "Fit, and choose the classes by ICL"
@@ -265,7 +266,7 @@ def fit_mixture(
         kinds = ['flat']*('flat' not in best.mixture.kinds) + ['scale', 'item']*(not all(t.coin for t in data))
         new = [extend(data, hots, best, k, sub, scores[:3] if k == 'flat' else scores) for k in kinds]
         tried += new
-        if not new or min(c.icl for c in new) >= best.icl: break
+        if not new or min(c.icl for c in new) > best.icl - strong: break
         best = min(new, key=lambda c: c.icl)
     return best.mixture, tried
 

@@ -13,8 +13,9 @@ from .split import Split, draw_known
 from .tables import CHOICE_COLUMNS, Choices, ColumnType, Survey
 
 # %% auto #0
-__all__ = ['Design', 'natural_design', 'choice_rows', 'estimate_survey', 'willingness', 'unidentified', 'MixedEstimate',
-           'person_draws', 'estimate_mixed', 'fit_tastes', 'taste_draws', 'taste_table', 'segments', 'known_curve']
+__all__ = ['Design', 'natural_design', 'choice_rows', 'estimate_survey', 'willingness', 'unidentified', 'design_note',
+           'MixedEstimate', 'person_draws', 'estimate_mixed', 'fit_tastes', 'taste_draws', 'taste_table', 'segments',
+           'known_curve']
 
 # %% ../nbs/15e_utility.ipynb #c41c071d
 @dataclass(frozen=True)
@@ -97,6 +98,11 @@ def unidentified(est) -> pd.Series:   # reason by name
     "Attributes whose coefficient the design does not identify, and why"
     why = pd.Series(why_not(est.names, est.scale, est.space), index=est.names, name='not identified')
     return why[why != '']
+
+def design_note(est) -> str:
+    "What the design tells, in a sentence for a report"
+    bad = unidentified(est); head = f'The choice sets identify {est.space.shape[1]} directions of {len(est.names)} coefficients'
+    return f'{head}: all of them.' if not len(bad) else f'{head}; {len(bad)} coefficients are not identified and not shown: {", ".join(bad.index)}.'
 
 # %% ../nbs/15e_utility.ipynb #f12d8aa6
 @dataclass(frozen=True)
