@@ -198,7 +198,9 @@ def progress_bar(config:Config, file=None):
     bar = tqdm(total=sum(s.epochs for s in stages(config)), unit='epoch', file=file)
     def show(r:dict):
         keep = {k: v for k, v in r.items() if k.startswith(('train_', 'valid_')) or (k == 'margin' and config.preference_loss in ('margin', 'adaptive_margin'))}
+        new = not bar.desc.startswith(r['stage'])
         bar.set_description(r['stage'], refresh=False); bar.set_postfix({k.replace('preference', 'pref'): f'{v:.3f}' for k, v in keep.items()}, refresh=False); bar.update()
+        if new or bar.n == bar.total: bar.refresh()                          # a stage shorter than tqdm's interval between drawings is seen, too
     return show
 
 # %% ../nbs/13_trainer.ipynb #b07dcb75
