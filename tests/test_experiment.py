@@ -152,3 +152,15 @@ def test_seeds_that_share_a_test_set_are_no_twins(swept, tmp_path):
     assert len(load_runs(a).results) == 14
     shutil.copy(a/"hgt"/"seed_0"/"predictions.parquet", a/"hgt"/"seed_1"/"predictions.parquet")
     with pytest.raises(ValueError, match="identical predictions"): load_runs(a)
+
+
+def test_the_panel_logits_run_cold_and_warm(tmp_path):
+    "… and what is known of a person moves their predictions"
+    assert main(["run", "--out", str(tmp_path), "--models", "choice", "--seeds", "1", "--employees", "100", "--known", "5"]) == 0
+    folder, = (tmp_path/"main").iterdir()
+    for m in ("latent_class", "mixed_logit", "hierarchical"):
+        cold, warm = (pd.read_parquet(folder/v/"seed_0"/"predictions.parquet").query("phase == 'test'").set_index(["employee", "situation", "alternative"]).probability for v in (m, f"{m}_warm"))
+        assert len(warm) == 2 / 7 * len(cold) and (warm - cold.loc[warm.index]).abs().max() > .05, m
+        assert json.loads((folder/m/"seed_0"/"results.json").read_text())["facts"]["preference"]["chosen"]
+    page = (folder/"report"/"report.html").read_text()
+    for name in ("conditional logit", "latent-class logit", "mixed logit", "hierarchical logit"): assert name in page

@@ -59,7 +59,7 @@ def _data(p):
 
 def _sweep(p):
     "Options of `run`"
-    p.add_argument('--models', type=_words, default=DEFAULT_MODELS, help='names with commas; groups: baselines, presets, ablations, path, all; a graph model with changed settings: preset+key=value')
+    p.add_argument('--models', type=_words, default=DEFAULT_MODELS, help='names with commas; groups: baselines, choice, presets, ablations, path, all; a graph model with changed settings: preset+key=value')
     p.add_argument('--seeds', type=_seeds, default=(0, 1, 2), help='how many, or which ("4,7"); each is a split and a model seed')
     p.add_argument('--protocol', choices=('holdout', 'kfold', 'group', 'time'), default='holdout', help='how test people are chosen')
     p.add_argument('--folds', type=int, default=5, help='folds of kfold')

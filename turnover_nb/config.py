@@ -126,7 +126,8 @@ VARIANTS = dict(                                                        # name -
     v6_uncertainty=('v6_optimized', dict(weighting='uncertainty')))
 
 GROUPS = dict(                                                          # names that stand for several models
-    baselines=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit'),
+    baselines=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'latent_class', 'mixed_logit'),
+    choice=('conditional_logit', 'latent_class', 'mixed_logit', 'hierarchical'),
     presets=tuple(PRESETS),
     ablations=('v6_twostage', 'v6_no_hard_negatives', 'v6_no_observed_negatives', 'v6_one_stage', 'v6_fixed_margin', 'v6_no_hard_weight', 'v6_no_ranking', 'v6_no_focal', 'v6_no_graph'),
     path=('mlp', 'v5', 'v5_hard_negatives', 'v5_two_stages', 'v6_twostage', 'v6_p0', 'v6_optimized', 'v6_smoothing', 'v6_graphcl', 'v6_uncertainty'))

@@ -129,7 +129,7 @@ def preload():
     import sys; sys.modules.setdefault('rfc3987_syntax', None)
     import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot, papermill, seaborn, sklearn.ensemble, sklearn.linear_model, sklearn.neural_network, xgboost, IPython.core.interactiveshell  # noqa: F401
-    import turnover_nb.audit, turnover_nb.baselines, turnover_nb.choice_baselines, turnover_nb.trainer, turnover_nb.synthetic, turnover_nb.survey  # noqa: F401
+    import turnover_nb.audit, turnover_nb.baselines, turnover_nb.choice_baselines, turnover_nb.hierarchical, turnover_nb.panel_logit, turnover_nb.trainer, turnover_nb.synthetic, turnover_nb.survey  # noqa: F401
 
 def check_plan(plan:Plan, n_jobs:int=1) -> int:
     "Read the data and make every split once, before anything is written; returns the number of runs; raises what a run would raise"

@@ -8,7 +8,7 @@ import textwrap
 import numpy as np, pandas as pd
 import matplotlib.pyplot as plt, seaborn as sns
 from matplotlib.figure import Figure
-from .config import PRESETS
+from .config import GROUPS, PRESETS
 from .words import EN, NAMES, Words, cjk_font
 
 # %% auto #0
@@ -72,7 +72,7 @@ def family(variant:str) -> str:
     "Colour of a model: graph models blue, the best attainable black, others grey"
     return '#111111' if variant == 'bayes' else GREY if variant.split('+')[0].removesuffix('_warm') in BASELINES else PALETTE[0]
 
-BASELINES = ('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'mixed_logit')
+BASELINES = ('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', *GROUPS['choice'])
 
 def _dots(ax, rows:list, w:Words):
     "Rows (name, estimate, colour, marker), from below, each with its interval and value"

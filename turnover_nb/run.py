@@ -40,7 +40,7 @@ def load_data(
 
 # %% ../nbs/18_run.ipynb #8e136147
 MODELS = dict(majority=('turnover', 'preference'), logistic=('turnover',), random_forest=('turnover',), mlp=('turnover',), xgboost=('turnover',),
-              conditional_logit=('preference',), **{p: ('turnover', 'preference') for p in PRESETS})
+              conditional_logit=('preference',), latent_class=('preference',), mixed_logit=('preference',), hierarchical=('preference',), **{p: ('turnover', 'preference') for p in PRESETS})
 
 @dataclass
 class Scores:
@@ -73,7 +73,7 @@ def baseline_scores(survey:Survey, split, model:str, seed:int) -> Scores:
         out.turnover = np.full(survey.n, np.nan); held = np.concatenate([split.valid, split.test])
         out.turnover[held] = f.predict(X[held]); out.facts['turnover'] = dict(chosen=f.chosen)
     if 'preference' in tasks:
-        f = fit_preference(model, survey.choices, None, split, survey)
+        f = fit_preference(model, survey.choices, None, split, survey, seed)
         out.utility = f.utility; out.facts['preference'] = dict(chosen=f.chosen)
     return out
 

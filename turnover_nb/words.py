@@ -16,7 +16,7 @@ LANGUAGES = ('en', 'zh')
 
 NAMES = dict(                                                           # key -> (English, Chinese)
     majority=('majority', '多数类'), logistic=('logistic (L2)', '逻辑回归 (L2)'), random_forest=('random forest', '随机森林'), mlp=('MLP', 'MLP'), xgboost=('XGBoost', 'XGBoost'),
-    conditional_logit=('conditional logit', '条件 logit'), mixed_logit=('mixed logit', '混合 logit'), hgt=('HGT', 'HGT'), best=('best', '本项目最佳'), v5=('v5', 'v5'),
+    conditional_logit=('conditional logit', '条件 logit'), latent_class=('latent-class logit', '潜类别 logit'), mixed_logit=('mixed logit', '混合 logit'), hierarchical=('hierarchical logit', '分层贝叶斯 logit'), hgt=('HGT', 'HGT'), best=('best', '本项目最佳'), v5=('v5', 'v5'),
     v6_twostage=('v6 two-stage', 'v6 两阶段'), v6_optimized=('v6 optimised', 'v6 优化版'), v6_balanced=('v6 balanced', 'v6 平衡版'), dual_head=('dual head', '双头'), bayes=('best attainable', '理论上限'),
     v6_no_hard_negatives=('v6 − hard negatives', 'v6 − 难负样本'), v6_no_observed_negatives=('v6 − observed negatives', 'v6 − 已观测负样本'), v6_one_stage=('v6 − two stages', 'v6 − 两阶段'),
     v6_fixed_margin=('v6 − adaptive margin', 'v6 − 自适应间隔'), v6_no_hard_weight=('v6 − hard weight', 'v6 − 难负样本权重'), v6_no_ranking=('v6 − ranking term', 'v6 − 排序项'),
