@@ -164,3 +164,16 @@ def test_the_panel_logits_run_cold_and_warm(tmp_path):
         assert json.loads((folder/m/"seed_0"/"results.json").read_text())["facts"]["preference"]["chosen"]
     page = (folder/"report"/"report.html").read_text()
     for name in ("conditional logit", "latent-class logit", "mixed logit", "hierarchical logit"): assert name in page
+
+
+def test_a_sweep_runs_inside_any_shell(tmp_path):
+    "A shell of another class may hold IPython's place in a way that its own class knows nothing of"
+    code = f"""
+from IPython.core.interactiveshell import InteractiveShell
+from turnover_nb.experiment import Plan, start, sweep
+class Other(InteractiveShell): pass
+InteractiveShell._instance, Other._instance = Other(), None
+plan = Plan(("majority",), (0,), employees=100, preference=("cold",))
+assert [o.error for o in sweep(plan, start(plan, {str(tmp_path)!r}), 1)] == [""]"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -42,7 +42,7 @@ def run_cells(nb_man, quiet=True):
         displayhook_class = Hook
         def enable_gui(self, gui=None): pass
     HistoryManager.enabled = False
-    if InteractiveShell.initialized(): type(InteractiveShell.instance()).clear_instance()      # one inherited from the parent
+    InteractiveShell.clear_instance()                        # one inherited from the parent, of whatever class
     shell = Shell.instance(colors='nocolor'); shell.enable_matplotlib('inline')
     for i, cell in enumerate(nb_man.nb.cells):
         if cell.cell_type != 'code': continue
