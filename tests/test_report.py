@@ -41,7 +41,7 @@ def text_of(folder): return (folder/"report"/"report.html").read_text("utf-8")
 @pytest.mark.parametrize("which", ["swept", "chinese"])
 def test_every_table_is_there_in_four_forms_and_every_figure_in_two(which, request):
     folder = request.getfixturevalue(which)
-    for end in ("csv", "md", "html", "tex"): assert {p.stem for p in (folder/"report"/"tables").glob(f"*.{end}")} == TABLES
+    for end in ("csv", "md", "html", "tex"): assert {p.stem for p in (folder/"report"/"tables").glob(f"*.{end}")} == TABLES | ({"runs"} if end == "csv" else set())
     for end in ("png", "svg"): assert {p.stem for p in (folder/"report"/"figures").glob(f"*.{end}")} >= FIGURES
     assert (folder/"report"/"report.ipynb").exists()
 
@@ -51,6 +51,14 @@ def predictions(folder, variant, task, seed, phase="test"):
 
 
 def threshold(folder, variant, seed): return json.loads((folder/variant/f"seed_{seed}"/"results.json").read_text())["turnover"]["threshold"]["value"]
+
+
+def test_the_scores_of_each_run_are_there(swept):
+    t = pd.read_csv(swept/"report"/"tables"/"runs.csv")
+    for _, r in t.groupby(["variant", "seed", "task"]).head(2).iterrows():
+        d = json.loads((swept/r.variant/f"seed_{r.seed}"/"results.json").read_text()); d = d["turnover"] if r.task == "turnover" else d["preference"]["metrics"]
+        assert d[r.metric]["value"] == pytest.approx(r.value, nan_ok=True)
+    assert {(r["variant"], r["seed"]) for p in swept.glob("*/seed_*/results.json") for r in [json.loads(p.read_text())]} == set(zip(t.variant, t.seed))
 
 
 @pytest.mark.parametrize("variant", ["logistic", "v6_twostage"])

@@ -14,7 +14,7 @@ from .run import Results, SCHEMA_VERSION
 
 # %% auto #0
 __all__ = ['RANDOM', 'TURNOVER', 'Runs', 'read_results', 'refuse_twins', 'load_runs', 'samples', 'turnover_summary',
-           'preference_summary', 'bayes_row', 'summary', 'table']
+           'preference_summary', 'bayes_row', 'summary', 'table', 'run_table']
 
 # %% ../nbs/20_collect.ipynb #25f50783
 @dataclass
@@ -168,3 +168,12 @@ def table(rows:dict) -> pd.DataFrame:
             if isinstance(e, dict): out.append(dict(variant=v, metric=k, value=e['value'], sd=e['sd'], low=e['low'], high=e['high'],
                                                     seeds=r.get('seeds'), n=np.mean(r['n']) if 'n' in r else None))
     return pd.DataFrame(out)
+
+# %% ../nbs/20_collect.ipynb #e92ef648
+def run_table(runs:Runs) -> pd.DataFrame:
+    "Scores of each run on its own test people: variant, seed, fold, task, protocol, metric, value, low, high"
+    out = []
+    for r in runs.results:
+        for task, protocol, metrics in (('turnover', '', r.turnover), *((('preference', r.preference.protocol, r.preference.metrics),) if r.preference else ())):
+            out += [dict(variant=r.variant, seed=r.seed, fold=r.split.fold, task=task, protocol=protocol, metric=k, **e.model_dump()) for k, e in (metrics or {}).items()]
+    return pd.DataFrame(out).astype(dict(fold='Int64'))

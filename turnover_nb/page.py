@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from fastcore.basics import patch
 import numpy as np, pandas as pd
-from .collect import load_runs, samples, summary
+from .collect import load_runs, run_table, samples, summary
 from .config import GROUPS
 from .curves import POINTS, curves_figure, mean_curves, reliability_figure, threshold_figure
 from .evidence import Evidence, ablation_rows, bar, by_person, change_table, criteria_table, difference_table, path_pairs, targets
@@ -65,6 +65,7 @@ def head(self:Page):
     self.say(f'# {w("title", data=self.what)}', w('how', split=self.split), w('one_seed') if len(self.runs.manifest['plan']['seeds']) == 1 else '',
              '' if w.lang == 'en' or cjk_font() else f'**{w("font")}**', w('p_english'))
     self.table(facts(self.runs, w), 'facts', w('h_facts'))
+    if self.out: run_table(self.runs).to_csv(Path(self.out)/'tables'/'runs.csv', index=False)
 
 # %% ../nbs/22c_page.ipynb #25e328c2
 @patch

@@ -143,7 +143,7 @@ def environment_table(runs:Runs, w:Words=EN) -> pd.DataFrame:
     all_ = lambda k: ', '.join(sorted({str(environment_of(runs, i).get(k)) for i in range(len(runs.paths))}))
     return _two({**({w('f_sha', file=k): v for k, v in sources.items()} or {w('f_data'): w('f_embedded')}), w('f_versions'): ', '.join(f'{k} {v}' for k, v in env['packages'].items() if v),
                  w('f_python'): env['python'],
-                 w('f_commit'): env['git_commit'] or w('not_git'), w('f_dirty'): w('unknown_fact') if dirty is None else w('yes' if dirty else 'no'),
+                 w('f_commit'): all_('git_commit') if env['git_commit'] else w('not_git'), w('f_dirty'): w('unknown_fact') if dirty is None else w('yes' if dirty else 'no'),
                  w('f_platform'): env['platform'], w('f_device'): all_('device'), w('f_threads'): all_('threads'),
                  w('f_settings'): json.dumps(p['config']) if p['config'] else '–', w('f_seconds'): f'{sum(environment_of(runs, i)["seconds"] for i in range(len(runs.paths))):,.0f}'}, w)
 
