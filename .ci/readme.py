@@ -1,6 +1,6 @@
-"""Make README.md from nbs/index.ipynb, or print a command of it.
+"""Make README.md from nbs/index.ipynb, or print a command of it. What stands between `<!-- from: FILE -->` and `<!-- end -->` is that file's text, in both.
 
-    python .ci/readme.py             write README.md
+    python .ci/readme.py             write README.md, and the quoted files into nbs/index.ipynb
     python .ci/readme.py --check     exit 1 when README.md is not what nbs/index.ipynb gives
     python .ci/readme.py --command test|run    print that one-line command
 """
@@ -10,14 +10,22 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 
 
-def render() -> str:
+def quote(text: str) -> str:
+    "The text with the quoted files as they are now"
+    return re.sub(r"(<!-- from: (\S+) -->\n).*?(\n<!-- end -->)", lambda m: m[1] + (root/m[2]).read_text("utf-8").strip() + m[3], text, flags=re.S)
+
+
+def render(write: bool) -> str:
     "Markdown of the index notebook without its hidden cells"
     import nbformat
     from nbconvert import MarkdownExporter
-    nb = nbformat.read(root/"nbs"/"index.ipynb", 4)
+    path = root/"nbs"/"index.ipynb"; nb = nbformat.read(path, 4); old = [c.source for c in nb.cells]
+    for c in nb.cells:
+        if c.cell_type == "markdown": c.source = quote(c.source)
+    if write and [c.source for c in nb.cells] != old: path.write_text(nbformat.writes(nb) + "\n", "utf-8")
     nb.cells = [c for c in nb.cells if not c.source.startswith("#| hide")]
     text, _ = MarkdownExporter().from_notebook_node(nb)
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", text.replace("](../", "](")).strip() + "\n"
 
 
 def command(which: str) -> str:
@@ -33,6 +41,6 @@ if __name__ == "__main__":
     ap.add_argument("--command", choices=["run", "test"])
     a = ap.parse_args()
     if a.command: print(command(a.command)); sys.exit()
-    text = render()
+    text = render(not a.check)
     if not a.check: (root/"README.md").write_text(text, "utf-8")
     elif text != (root/"README.md").read_text("utf-8"): sys.exit("README.md differs from nbs/index.ipynb: run `python .ci/readme.py`")

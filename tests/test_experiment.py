@@ -154,9 +154,10 @@ def test_seeds_that_share_a_test_set_are_no_twins(swept, tmp_path):
     with pytest.raises(ValueError, match="identical predictions"): load_runs(a)
 
 
-def test_the_panel_logits_run_cold_and_warm(tmp_path):
+def test_the_panel_logits_run_cold_and_warm(tmp_path, capsys):
     "… and what is known of a person moves their predictions"
     assert main(["run", "--out", str(tmp_path), "--models", "choice", "--seeds", "1", "--employees", "100", "--known", "5"]) == 0
+    assert re.search(r"8 runs; their processes took [\d,]+ s in all, \d+% of it fitting and scoring", capsys.readouterr().out)
     folder, = (tmp_path/"main").iterdir()
     for m in ("latent_class", "mixed_logit", "hierarchical"):
         cold, warm = (pd.read_parquet(folder/v/"seed_0"/"predictions.parquet").query("phase == 'test'").set_index(["employee", "situation", "alternative"]).probability for v in (m, f"{m}_warm"))

@@ -8,8 +8,8 @@ import argparse, sys
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['DEFAULT_MODELS', 'parser', 'plan_of', 'run', 'check', 'report', 'diagnose', 'synthetic', 'codebooks', 'schema',
-           'main']
+__all__ = ['DEFAULT_MODELS', 'parser', 'cost', 'plan_of', 'run', 'check', 'report', 'diagnose', 'synthetic', 'codebooks',
+           'schema', 'main']
 
 # %% ../nbs/23_cli.ipynb #2578656a
 def _words(text:str) -> tuple: "'a,b' -> ('a', 'b')"; return tuple(w for w in text.replace(' ', '').split(',') if w)
@@ -77,6 +77,14 @@ def _sweep(p):
     _lang(p)
     p.add_argument('--resume', default=None, metavar='FOLDER', help='go on with an interrupted sweep')
 
+# %% ../nbs/23_cli.ipynb #94687f80
+def cost(done:list) -> str:
+    "How long the runs took, and how much of it was computing: fitting and scoring"
+    import json
+    whole = [o for o in done if o.ok]; total = sum(o.seconds for o in whole)
+    inside = sum(json.loads((o.job.out/'environment.json').read_text('utf-8'))['seconds'] for o in whole)
+    return f'{len(done):,} runs; their processes took {total:,.0f} s in all' + (f', {inside / total:.0%} of it fitting and scoring' if total else '')
+
 # %% ../nbs/23_cli.ipynb #3064fc9f
 def plan_of(a):
     "The `Plan` of parsed arguments; a path to data or codebook becomes absolute"
@@ -98,7 +106,8 @@ def run(a) -> int:
     folder = start(plan, a.out, a.experiment, a.resume)
     with tqdm(total=n, unit='run', desc='runs', file=sys.stdout) as bar:
         def progress(o, done, total): bar.total = total; bar.set_postfix_str(o.job.name + ('' if o.ok else ' FAILED')); bar.update()
-        failed = [o for o in sweep(plan, folder, a.jobs, a.engine, progress, a.backend, a.address) if not o.ok]
+        done = sweep(plan, folder, a.jobs, a.engine, progress, a.backend, a.address); failed = [o for o in done if not o.ok]
+    if done: print(cost(done))
     for o in failed: print(f'failed: {o.job.name}: {o.error.strip()}\n  notebook: {o.job.part/"run.ipynb"}', file=sys.stderr)
     if failed: print(f'{len(failed)} of {n} runs failed; mend the cause and go on with --resume {folder}', file=sys.stderr); return 1
     print('report:', make_report(folder, a.engine, a.lang)); return 0
