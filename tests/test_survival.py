@@ -21,6 +21,14 @@ def test_killed_three_times_and_resumed_gives_the_same_bits(tmp_path):
     assert not [p for p in folder.rglob("*.part") if p.is_file()] and not list(folder.rglob("resume.pt"))
 
 
+def test_a_report_that_was_killed_midway_is_made_again(tmp_path):
+    assert main(["run", "--out", str(tmp_path), *FEW]) == 0
+    folder, = (tmp_path/"main").iterdir(); want = kill.files(folder)
+    (folder/"report").rename(folder/".report.part"); (folder/".report.part"/"tables"/"half.csv").write_text("a,b\n1")
+    assert main(["report", str(folder)]) == 0
+    assert kill.files(folder) == want and not (folder/".report.part").exists()
+
+
 def test_two_sweeps_in_one_folder(tmp_path, capsys, monkeypatch):
     assert main(["run", "--out", str(tmp_path), *FEW]) == 0
     folder, = (tmp_path/"main").iterdir(); capsys.readouterr()

@@ -104,7 +104,8 @@ def execute(job:Job, engine:str='inprocess'):
     check_parameters(job.notebook, job.parameters)
     job.part.mkdir(parents=True, exist_ok=True)
     for f in job.part.iterdir():                             # of an interrupted run only the state of training is of use
-        if f.name != 'resume.pt': f.unlink()
+        if f.is_dir(): shutil.rmtree(f)
+        elif f.name != 'resume.pt': f.unlink()
     pm.execute_notebook(str(job.notebook), str(job.part/'run.ipynb'), {**job.parameters, 'out': str(job.part)}, progress_bar=False,
         engine_name='inprocess' if engine == 'inprocess' else 'nbclient', kernel_name='python3', language='python')
     os.replace(job.part, job.out)
