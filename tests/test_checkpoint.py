@@ -22,8 +22,8 @@ def survey(): return make_synthetic(n_employees=80, seed=2).survey
 def graph(survey): return build_graph(survey, make_split(survey, seed=0))
 
 
-@pytest.fixture(scope="module")
-def trained(graph): return fit(graph, make_config("v6_twostage", **TINY), 0)
+@pytest.fixture(scope="module", params=["v6_twostage", "best"])
+def trained(graph, request): return fit(graph, make_config(request.param, **TINY), 0)
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from sklearn.metrics import average_precision_score
 from turnover_nb.audit import leak_audit, rewrite
 from turnover_nb.graph import build_graph
 from turnover_nb.relational import (Colleagues, Groups, Inputs, Network, Prior, RelationalModel, ResidualMessage, fit_relational, one_cycle, phase_groups,
-                                    predict_relational, relational_inputs)
+                                    predict_relational, rates, relational_inputs)
 from turnover_nb.split import make_split
 from turnover_nb.synthetic import make_synthetic
 from turnover_nb.tables import Relation
@@ -207,7 +207,7 @@ def alone(x, y):
     none = torch.zeros(0, dtype=torch.long); every = torch.arange(len(x)); return Inputs(x, Groups(none, none, none, len(x), 0, ()), every, every, y, torch.full_like(y, torch.nan), None)
 
 def trained(i, steps=250, **settings):
-    m = RelationalModel(i, **settings); adam, cycle = one_cycle(m, steps)
+    m = RelationalModel(i, **settings); adam, cycle = one_cycle(rates(m), steps)
     for _ in range(steps): adam.zero_grad(); m.loss(i).backward(); adam.step(); cycle.step()
     return m
 

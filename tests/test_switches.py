@@ -1,7 +1,7 @@
 """Every switch of the config changes training when it is flipped; one that does nothing fails here."""
 import numpy as np, pytest, torch
 from turnover_nb.checkpoint import predict
-from turnover_nb.config import PRESETS, Config, make_config
+from turnover_nb.config import PRESETS, Config, family_settings, make_config
 from turnover_nb.graph import build_graph
 from turnover_nb.run import model_graph, run_one
 from turnover_nb.split import make_split
@@ -84,8 +84,36 @@ def test_select_and_patience_choose_the_epoch(trained):
     assert len(trained("hgt", epochs=40, patience=1, lr=.1)[1]) < 40
 
 
+# the statistical family: what a part changes, and only that
+BEST = dict(epochs=12, stage2_epochs=12, draws=8)
+TURNOVER_PARTS = dict(linear=dict(linear=False), products=dict(products=False), network=dict(network=0), width=dict(network=8), colleagues=dict(colleague_features=False),
+    messages=dict(residual_messages=False), sage=dict(branch="sage"), hgt=dict(branch="hgt"), rgcn=dict(branch="rgcn"), soft=dict(likelihood_target="soft"), no_likelihood=dict(likelihood_target="none"),
+    strength=dict(strength=3.), lr=dict(lr=.05), epochs=dict(epochs=13), one_stage=dict(two_stages=False), family=dict(family="gnn", hidden=16, heads=2))
+PREFERENCE_PARTS = dict(tastes=dict(tastes=0), fewer_tastes=dict(tastes=2), coin=dict(coin=False), features=dict(taste_features=False), turnover=dict(taste_turnover=False), draws=dict(draws=10),
+    strength=dict(strength=3.), lr=dict(stage2_lr=.1), epochs=dict(stage2_epochs=13), one_stage=dict(two_stages=False), family=dict(family="gnn", hidden=16, heads=2), answers=dict(answers=False))
+
+
+@pytest.mark.parametrize("task, name", [("turnover", n) for n in TURNOVER_PARTS] + [("preference", n) for n in PREFERENCE_PARTS])
+def test_a_part_of_best_changes_training(survey, splits, task, name):
+    def losses(**more):
+        c = make_config("best", **{**BEST, **more}); f = fit(model_graph(survey, splits["warm"], c), c, seed=0)
+        return [r[f"valid_{task}_loss"] for r in f.history if f"valid_{task}_loss" in r], f.best_epochs
+    (a, kept), (b, other) = losses(), losses(**(TURNOVER_PARTS if task == "turnover" else PREFERENCE_PARTS)[name])
+    assert a[-1] != b[-1] and (kept == other or name in ("epochs", "one_stage", "family"))
+
+
+@pytest.mark.parametrize("name, off, on", [("alpha", dict(), dict(alpha=.2)), ("beta", dict(), dict(beta=.9)), ("colleagues", dict(branch="sage"), dict(branch="sage", colleagues=True)),
+    ("max_group", dict(branch="sage", colleagues=True), dict(branch="sage", colleagues=True, max_group=4))])
+def test_a_switch_of_a_part_of_best(survey, splits, name, off, on):
+    def weights(**more):
+        c = make_config("best", two_stages=False, **{**BEST, **more}); return list(fit(model_graph(survey, splits["cold"], c), c, seed=0).model.turnover_part.parameters())
+    a, b = weights(**off), weights(**on); assert len(a) == len(b) or "colleagues" in name; assert any(x.shape != y.shape or not torch.equal(x, y) for x, y in zip(a, b))
+
+
 def test_every_field_of_the_config_is_flipped_here():
-    flipped = {k for s in SWITCHES.values() for k in s} | {"plateau", "temperature", "drop_edge", "mask_feature", "max_group", "answers", "select", "patience", "contrast", "margin", "margin_step", "margin_max", "margin_min"}
+    parts = {k for s in (*TURNOVER_PARTS.values(), *PREFERENCE_PARTS.values()) for k in s} | {"alpha", "beta", "colleagues", "max_group"}
+    assert parts >= family_settings("statistical")
+    flipped = {k for s in SWITCHES.values() for k in s} | parts | {"plateau", "temperature", "drop_edge", "mask_feature", "max_group", "answers", "select", "patience", "contrast", "margin", "margin_step", "margin_max", "margin_min"}
     others = {"epochs", "stage2_epochs", "stage2_patience", "hidden", "heads"}           # sizes, set in TINY
     assert flipped | others >= set(Config.model_fields)
 
@@ -147,7 +175,7 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_state(survey, splits
     c = make_config("v6_twostage", **TINY); g = model_graph(survey, splits["cold"], c); seen = []
     def poison(r):
         seen.append(r)
-        if len(seen) == 3: t.objective.turnover_loss = lambda logit, y: logit.sum() * torch.nan
+        if len(seen) == 3: t.objective.turnover_loss = lambda logit, y, **kw: logit.sum() * torch.nan
     t = Trainer(g, c, 0)
     for _ in range(3): poison(t.run_epoch()); t.save(tmp_path/"s.pt", {})
     with pytest.raises(FloatingPointError, match="stage1, epoch 3, batch 0"): t.run_epoch()

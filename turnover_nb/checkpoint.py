@@ -7,10 +7,10 @@ from __future__ import annotations
 import hashlib, json
 import numpy as np, torch
 from .config import make_config
-from .model import TurnoverGNN, make_model
 from .objective import all_utilities
 from .post_sets import PostSets
-from .trainer import Fit, model_inputs
+from .statistical import predict_statistical
+from .trainer import Fit, model_inputs, new_model
 
 # %% auto #0
 __all__ = ['predict', 'embedding_map', 'false_negatives', 'signature', 'checkpoint', 'load_model']
@@ -24,6 +24,7 @@ def predict(
 ) -> dict:
     """Scores of the people of `phase`: `turnover` probability [m] with `people` (employee numbers) [m], `utility` [R] with `rows` (of
     `choices.table`) [R]"""
+    if model.config.family == 'statistical': return predict_statistical(model, graph, phase)
     data, sup = model_inputs(graph, model.config, phase), graph.supervision(phase)
     z = model.eval()(data)
     people = data['employee'].index[sup.turnover_index]
@@ -32,8 +33,9 @@ def predict(
 
 # %% ../nbs/13a_checkpoint.ipynb #41fa9618
 @torch.no_grad()
-def embedding_map(model, graph, phase:str='test') -> dict:
-    "First two principal components of the embeddings of the phase's people: `people` (employee numbers) [m], `xy` [m, 2], `share` of variance of each"
+def embedding_map(model, graph, phase:str='test') -> dict|None:
+    "First two principal components of the embeddings of the phase's people: `people` (employee numbers) [m], `xy` [m, 2], `share` of variance of each; None without embeddings"
+    if model.config.family == 'statistical': return None
     data = model_inputs(graph, model.config, phase); z = model.eval()(data)['employee'].double()
     mine = torch.from_numpy(np.isin(data['employee'].index.numpy(), graph.split.people(phase)))
     z = z[mine] - z[mine].mean(0); _, size, axes = torch.linalg.svd(z, full_matrices=False)
@@ -47,10 +49,10 @@ def false_negatives(
     graph,
     k:int=5,                            # highest-scoring posts per person that are not known to be chosen
     phase:str='test'
-) -> dict|None:                         # `people`, `k`, `cached`: share of those posts that the person chose, `random`: share of all candidates; None without choices
+) -> dict|None:                         # `people`, `k`, `cached`: share of those posts that the person chose, `random`: share of all candidates; None without choices or without hard negatives in the family
     "How often a cached hard negative would be a post that the person chose in an answer that was held out"
     sup = graph.supervision(phase)
-    if not len(sup.rows) or 'post' not in graph.metadata[0]: return None
+    if not len(sup.rows) or 'post' not in graph.metadata[0] or model.config.family == 'statistical': return None
     data = model_inputs(graph, model.config, phase); z, N, P = model.eval()(data), data['employee'].num_nodes, data['post'].num_nodes
     of = lambda s: PostSets.of(s.employee[s.chosen], s.post[s.chosen], N, P)
     heldout = of(sup); known = PostSets.of(*data['employee', 'prefer', 'post'].edge_index, N, P)
@@ -78,12 +80,12 @@ def checkpoint(trained:Fit, graph, stage:str|None=None) -> dict:
     return dict(format=2, stage=stage, model=trained.states[stage], config=trained.config.model_dump(), seed=trained.seed, best_epoch=trained.best_epochs[stage],
                 signature=signature(graph))
 
-def load_model(path, graph) -> TurnoverGNN:
+def load_model(path, graph) -> torch.nn.Module:
     "The model of a checkpoint file, for the graph that it was trained on or one of the same codebook, relations and training people; raises ValueError otherwise"
     try: c = torch.load(path, weights_only=True, map_location='cpu')
     except Exception as e: raise ValueError(f'{path}: not a readable checkpoint ({type(e).__name__})') from None
     if not isinstance(c, dict) or c.get('format') != 2: raise ValueError(f'{path}: not a checkpoint of this version')
     for k, v in signature(graph).items():
         if c['signature'][k] != v: raise ValueError(f'{path}: belongs to another graph: the {k} differ')
-    model = make_model(graph, make_config(**c['config']), c['seed']); model.load_state_dict(c['model'])
+    model = new_model(graph, make_config(**c['config']), c['seed']); model.load_state_dict(c['model'])
     return model.eval()

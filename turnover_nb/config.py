@@ -10,7 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 # %% auto #0
-__all__ = ['PRESETS', 'VARIANTS', 'GROUPS', 'Settings', 'Config', 'make_config', 'config_yaml', 'read_config']
+__all__ = ['SHARED', 'PRESETS', 'VARIANTS', 'GROUPS', 'Settings', 'Parts', 'Config', 'family_settings', 'make_config',
+           'config_yaml', 'read_config']
 
 # %% ../nbs/12_config.ipynb #09e7ab3c
 class Settings(BaseModel):
@@ -42,13 +43,31 @@ class Settings(BaseModel):
     hard_weight: float = Field(2., ge=0)             # adaptive_margin: weight of hard negatives
     rank_weight: float = Field(.1, ge=0)             # adaptive_margin: weight of −log σ(s⁺ − s⁻)
 
+# %% ../nbs/12_config.ipynb #32f1fc12
+class Parts(Settings):
+    "Parts of the statistical family"
+    family: Literal['gnn', 'statistical'] = 'gnn'
+    linear: bool = True                              # turnover: weights of the person's own features
+    products: bool = True                            # … of their squares and pair products
+    network: int = Field(32, ge=0)                   # … hidden units of a small network; 0: none
+    colleague_features: bool = True                  # … mean features of the colleagues, for each relation and for managers
+    residual_messages: bool = True                   # … shrunken residuals of training colleagues, with a learned variance per relation
+    branch: Literal['none', 'hgt', 'sage', 'rgcn'] = 'none'    # … message passing whose read-out starts at zero
+    likelihood_target: Literal['second', 'soft', 'none'] = 'second'    # … what the stated likelihood of leaving is in training
+    taste_features: bool = True                      # preference: mean tastes depend on the person's features
+    taste_turnover: bool = True                      # … and on the person's turnover score
+    tastes: int = Field(3, ge=0)                     # … dimensions of unobserved taste; 0: none
+    coin: bool = True                                # … a class of people who flip coins
+    draws: int = Field(48, ge=2)                     # … of unobserved tastes per person and step
+    strength: float = Field(1., ge=0)                # multiplies all penalties; 1 is meant to fit any number of people
+
 # %% ../nbs/12_config.ipynb #9fb1f006
-class Config(Settings):
+class Config(Parts):
     "Settings of a graph model and its training; the default is one stage on the likelihood of both tasks"
-    two_stages: bool = False                         # turnover alone first, then both tasks from its best epoch
-    epochs: int = Field(150, ge=1)                   # most epochs of the first stage
+    two_stages: bool = False                         # turnover alone first; then, from its best epoch, both tasks (statistical: preference)
+    epochs: int = Field(150, ge=1)                   # most epochs of the first stage (statistical: just so many, as in stage 2)
     patience: int = Field(20, ge=1)                  # epochs without a better validation quantity before stopping
-    lr: float = Field(1e-3, gt=0)                    # Adam's learning rate
+    lr: float = Field(1e-3, gt=0)                    # Adam's learning rate (statistical: of turnover, the top of its cycle; `stage2_lr`: of preference)
     stage2_epochs: int = Field(100, ge=1)
     stage2_patience: int = Field(15, ge=1)
     stage2_lr: float = Field(5e-4, gt=0)
@@ -74,6 +93,13 @@ class Config(Settings):
         if self.freeze > self.layers: raise ValueError(f'freeze={self.freeze}, but there are {self.layers} layers')
         if self.preference_loss != 'choice' and not self.observed_negatives and not self.n_negatives: raise ValueError('n_negatives=0 and no observed_negatives: no negative is left')
 
+# %% ../nbs/12_config.ipynb #f4faf93e
+SHARED = frozenset(('family', 'answers', 'two_stages', 'epochs', 'lr', 'stage2_epochs', 'stage2_lr', 'alpha', 'beta', 'colleagues', 'max_group'))
+
+def family_settings(family:str) -> frozenset:
+    "Names of the settings that a family reads"
+    parts = frozenset(Parts.__annotations__); return SHARED | (parts if family == 'statistical' else frozenset(Config.model_fields) - parts)
+
 # %% ../nbs/12_config.ipynb #79046563
 _V6 = dict(hidden=128, turnover_loss='focal', preference_loss='adaptive_margin', hard_ratio=.7, two_stages=True, alpha=.2, beta=.8, select='preference_loss')
 
@@ -83,7 +109,8 @@ PRESETS = dict(
     v6_twostage=_V6,
     v6_optimized={**_V6, 'stage2_epochs': 200, 'stage2_patience': 25, 'hard_ratio': .85, 'cache_size': 10, 'focal_alpha': .35, 'focal_gamma': 2.5, 'preference_head': 'dot'},
     v6_balanced={**_V6, 'alpha': .4, 'beta': .6},
-    dual_head={**_V6, 'preference_head': 'dual', 'alpha': .45, 'beta': .55, 'focal_alpha': .30, 'focal_gamma': 2.2, 'margin': .9, 'margin_max': 2.8})
+    dual_head={**_V6, 'preference_head': 'dual', 'alpha': .45, 'beta': .55, 'focal_alpha': .30, 'focal_gamma': 2.2, 'margin': .9, 'margin_max': 2.8},
+    best=dict(family='statistical', two_stages=True, epochs=300, lr=.02, stage2_epochs=200, stage2_lr=.05))
 
 # %% ../nbs/12_config.ipynb #d2006185
 def _near(k:str, known:list) -> str:
@@ -123,11 +150,27 @@ VARIANTS = dict(                                                        # name -
     v6_p0=('v6_twostage', dict(focal_alpha=.35, focal_gamma=2.5)),
     v6_smoothing=('v6_optimized', dict(smoothing=.01)),
     v6_graphcl=('v6_optimized', dict(contrast=.1)),
-    v6_uncertainty=('v6_optimized', dict(weighting='uncertainty')))
+    v6_uncertainty=('v6_optimized', dict(weighting='uncertainty')),
+    best_no_linear=('best', dict(linear=False)),
+    best_no_products=('best', dict(products=False)),
+    best_no_network=('best', dict(network=0)),
+    best_no_colleagues=('best', dict(colleague_features=False)),
+    best_no_messages=('best', dict(residual_messages=False)),
+    best_no_relations=('best', dict(colleague_features=False, residual_messages=False)),
+    best_no_likelihood=('best', dict(likelihood_target='none')),
+    best_soft_likelihood=('best', dict(likelihood_target='soft')),
+    best_hgt_branch=('best', dict(branch='hgt')),
+    best_sage_branch=('best', dict(branch='sage')),
+    best_no_coin=('best', dict(coin=False)),
+    best_no_tastes=('best', dict(tastes=0)),
+    best_no_taste_features=('best', dict(taste_features=False)),
+    best_no_taste_turnover=('best', dict(taste_turnover=False)),
+    best_one_stage=('best', dict(two_stages=False)))
 
 GROUPS = dict(                                                          # names that stand for several models
     baselines=('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditional_logit', 'latent_class', 'mixed_logit'),
     choice=('conditional_logit', 'latent_class', 'mixed_logit', 'hierarchical'),
     presets=tuple(PRESETS),
     ablations=('v6_twostage', 'v6_no_hard_negatives', 'v6_no_observed_negatives', 'v6_one_stage', 'v6_fixed_margin', 'v6_no_hard_weight', 'v6_no_ranking', 'v6_no_focal', 'v6_no_graph'),
+    parts=('best', *(k for k, (p, _) in VARIANTS.items() if p == 'best')),
     path=('mlp', 'v5', 'v5_hard_negatives', 'v5_two_stages', 'v6_twostage', 'v6_p0', 'v6_optimized', 'v6_smoothing', 'v6_graphcl', 'v6_uncertainty'))

@@ -15,8 +15,8 @@ from .model import HeteroEncoder, input_sizes, reseed
 
 # %% auto #0
 __all__ = ['LIKELIHOOD', 'Groups', 'phase_groups', 'Inputs', 'relational_inputs', 'Prior', 'Linear', 'Products', 'Network',
-           'colleague_statistics', 'Colleagues', 'ResidualMessage', 'GraphBranch', 'RelationalModel', 'one_cycle',
-           'fit_relational', 'predict_relational']
+           'colleague_statistics', 'Colleagues', 'ResidualMessage', 'GraphBranch', 'RelationalModel', 'rates',
+           'one_cycle', 'fit_relational', 'predict_relational']
 
 # %% ../nbs/11a_relational.ipynb #61adaf1f
 @dataclass(frozen=True, eq=False)
@@ -73,14 +73,16 @@ class Inputs:
     label: Tensor                       # their labels: 1 leaves, 0 stays, float32 [m]
     likelihood: Tensor                  # their stated likelihood of leaving, 0 … 1, NaN unknown, float32 [m]
     data: object                        # the `HeteroData`, for the graph branch
+    weight: Tensor|None = None          # of the labelled in training, mean 1, float32 [m]; None: all count alike
 
 def relational_inputs(graph, phase:str, relations:tuple|None=None, device='cpu') -> Inputs:
     "Inputs of a phase; ValueError for a survey without turnover labels"
     if graph.survey.turnover is None: raise ValueError(f'{graph.survey.name}: the survey has no turnover labels')
     data, sup, none = graph.at(phase), graph.supervision('train'), np.zeros(len(graph.split.known), bool)
     train = torch.searchsorted(data['employee'].index, graph.at('train', none)['employee'].index)       # both sorted
-    x, label, likelihood = (t.to(device) for t in (data['employee'].x, sup.turnover, sup.likelihood))
-    return Inputs(x, phase_groups(graph, phase, relations).to(device), train.to(device), train[sup.turnover_index].to(device), label, likelihood, data.to(device) if str(device) != 'cpu' else data)
+    x, label, likelihood = (t.to(device) for t in (data['employee'].x, sup.turnover, sup.likelihood)); weight = sup.turnover_weight
+    return Inputs(x, phase_groups(graph, phase, relations).to(device), train.to(device), train[sup.turnover_index].to(device), label, likelihood,
+                  data.to(device) if str(device) != 'cpu' else data, weight if weight is None else weight.to(device))
 
 # %% ../nbs/11a_relational.ipynb #e26ad8e8
 @dataclass(frozen=True)
@@ -243,25 +245,32 @@ def parts(self:RelationalModel, inputs:Inputs) -> dict:
     return out
 
 @patch
-def loss(self:RelationalModel, inputs:Inputs) -> Tensor:
-    "Mean cross-entropy of the training people, of their stated likelihood where it is a second target, and the penalties"
-    parts = self.parts(inputs); logit = sum(parts.values()); at = inputs.labelled
-    loss = F.binary_cross_entropy_with_logits(logit[at], self.target(inputs))
+def losses(self:RelationalModel, inputs:Inputs) -> dict:
+    "What training minimises the sum of: mean cross-entropy `target` of the training people, `stated` of their likelihood where it is a second target, and `penalty`"
+    parts = self.parts(inputs); logit = sum(parts.values()); at, w = inputs.labelled, inputs.weight
+    out = dict(target=F.binary_cross_entropy_with_logits(logit[at], self.target(inputs), w))
     if self.stated is not None:
         known = ~inputs.likelihood.isnan(); eta = (logit - parts.get('messages', 0))[at][known]
-        loss = loss + F.binary_cross_entropy_with_logits(self.stated[0] + self.stated[1] * eta, inputs.likelihood[known])
-    return loss + sum(m.penalty(self.prior) for m in (*self.own.values(), self.colleagues, self.branch, self.messages) if m is not None)
+        out['stated'] = F.binary_cross_entropy_with_logits(self.stated[0] + self.stated[1] * eta, inputs.likelihood[known], None if w is None else w[known])
+    return out | dict(penalty=sum(m.penalty(self.prior) for m in (*self.own.values(), self.colleagues, self.branch, self.messages) if m is not None))
+
+@patch
+def loss(self:RelationalModel, inputs:Inputs) -> Tensor: "Sum of `losses`, scalar"; return sum(self.losses(inputs).values())
 
 @patch
 def forward(self:RelationalModel, inputs:Inputs) -> Tensor: "Logit of leaving of everybody in the phase, [n]"; return sum(self.parts(inputs).values())
 
 # %% ../nbs/11a_relational.ipynb #ce78a687
-def one_cycle(model:RelationalModel, steps:int, lr:float=.02, variance_lr:float=.05) -> tuple:
-    "Adam and its one-cycle schedule"
-    rates, sets = dict(messages=variance_lr, branch=lr / 10), {}
-    for k, p in model.named_parameters(): sets.setdefault(rates.get(k.split('.')[0], lr), []).append(p)
-    adam = torch.optim.Adam([dict(params=p, lr=r) for r, p in sets.items()])
-    return adam, torch.optim.lr_scheduler.OneCycleLR(adam, list(sets), total_steps=steps)
+def rates(model:RelationalModel, lr:float=.02) -> list:
+    "Parameters by their highest learning rate: variances 2.5·lr, the graph branch lr/10, all others lr"
+    own, sets = dict(messages=2.5 * lr, branch=lr / 10), {}
+    for k, p in model.named_parameters(): sets.setdefault(own.get(k.split('.')[0], lr), []).append(p)
+    return [dict(params=p, lr=r) for r, p in sets.items()]
+
+def one_cycle(groups:list, steps:int) -> tuple:
+    "Adam and its one-cycle schedule for groups as of `rates`; a group's own `betas` are kept, others have the cycle's"
+    adam = torch.optim.Adam([dict(g) for g in groups]); low, high = ([g['betas'][0] if 'betas' in g else m for g in groups] for m in (.85, .95))
+    return adam, torch.optim.lr_scheduler.OneCycleLR(adam, [g['lr'] for g in groups], total_steps=steps, base_momentum=low, max_momentum=high)
 
 def fit_relational(
     graph,                              # a `Graph`: its training people are fitted
@@ -274,7 +283,7 @@ def fit_relational(
 ) -> RelationalModel:                   # on `device`, in evaluation mode
     "Fit on the training people; ValueError without turnover labels, FloatingPointError where the loss is not finite"
     i = relational_inputs(graph, 'train', relations, device); model = RelationalModel(i, graph, seed, **settings).to(device).train()
-    adam, cycle = one_cycle(model, epochs)
+    adam, cycle = one_cycle(rates(model), epochs)
     for _ in range(epochs): adam.zero_grad(); loss = model.loss(i); loss.backward(); adam.step(); cycle.step()
     if not torch.isfinite(loss): raise FloatingPointError(f'the training loss is {loss.item()} after {epochs} steps')
     return model.eval()

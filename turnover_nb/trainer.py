@@ -5,6 +5,7 @@
 # %% ../nbs/13_trainer.ipynb #314fdbbc
 from __future__ import annotations
 import copy, json, os
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from fastcore.basics import patch
@@ -13,10 +14,12 @@ from .config import Config, make_config
 from .losses import choice_loss
 from .model import make_model, relation_parameters, reseed
 from .objective import Objective, to_device
+from .panel import one_thread
+from .statistical import StatisticalModel, StatisticalObjective, predict_statistical
 
 # %% auto #0
-__all__ = ['Stage', 'stages', 'validate', 'selected', 'model_inputs', 'usable_device', 'Trainer', 'gradient_cosine', 'Fit', 'fit',
-           'progress_bar']
+__all__ = ['EVERY', 'Stage', 'stages', 'preference_validation', 'validate', 'validate_statistical', 'selected', 'model_inputs',
+           'new_model', 'usable_device', 'Trainer', 'gradient_cosine', 'Fit', 'train', 'fit', 'progress_bar']
 
 # %% ../nbs/13_trainer.ipynb #bda13c7d
 @dataclass(frozen=True)
@@ -27,30 +30,45 @@ class Stage:
     epochs: int
     patience: int
     lr: float
-    select: str                         # validation quantity that chooses the epoch
+    select: str                         # validation quantity that chooses the epoch; 'last': none, all epochs are run and the last one is kept
     freeze: int = 0                     # input layers and so many message-passing layers stay; 0: all learn
 
 def stages(config:Config, turnover:bool=True, preference:bool=True) -> list:
     "The stages of a config for data that have these tasks"
     c = config; one = 'loss' if not (turnover and preference) else c.select
+    if c.family == 'statistical': return _fixed_stages(c, turnover, preference)
     if not c.two_stages: return [Stage('stage1', (c.alpha * turnover, c.beta * preference), c.epochs, c.patience, c.lr, one)]
     first = [Stage('stage1', (1., 0.), c.epochs, c.patience, c.lr, 'turnover_loss')] if turnover else []
     last = [Stage('stage2', (c.alpha * turnover, c.beta), c.stage2_epochs, c.stage2_patience, c.stage2_lr, c.select, c.freeze if turnover else 0)] if preference else []
     return first + last
 
+def _fixed_stages(c:Config, turnover:bool, preference:bool) -> list:
+    "Stages of the statistical family: turnover, then preference from what turnover has learned; or both at once"
+    fixed = lambda name, weights, n, lr: Stage(name, weights, n, n, lr, 'last')
+    if not c.two_stages: return [fixed('stage1', (c.alpha * turnover, c.beta * preference), c.epochs, c.lr)]
+    return [fixed('stage1', (1., 0.), c.epochs, c.lr)] * turnover + [fixed('stage2', (0., 1.), c.stage2_epochs, c.stage2_lr)] * preference
+
 # %% ../nbs/13_trainer.ipynb #14287766
+def preference_validation(s:torch.Tensor, sup) -> dict:
+    "preference_loss and preference_accuracy (ties count their share) of utilities [R] of the rows of a `Supervision`"
+    from turnover_nb.metrics import situation_scores
+    ptr = sup.ptr.cpu().numpy()
+    return dict(preference_loss=choice_loss(s, sup.situation, sup.chosen, sup.available, len(ptr) - 1).item(),
+                preference_accuracy=float(situation_scores(s.cpu().numpy().astype('float64'), ptr, sup.chosen.cpu().numpy(), sup.available.cpu().numpy())['accuracy'].mean()))
+
 @torch.no_grad()
 def validate(model, graph, objective:Objective, device='cpu') -> dict:
-    "turnover_loss, preference_loss and preference_accuracy (ties count their share) of the validation people, where the data have them"
+    "turnover_loss and the quantities of `preference_validation` of the validation people, where the data have them"
     data, sup = model_inputs(graph, objective.config, 'valid', device=device), to_device(graph.supervision('valid'), device)
     z, out = model.eval()(data), {}
     if len(sup.turnover): out['turnover_loss'] = objective.turnover_loss(model.turnover(z, data)[sup.turnover_index], sup.turnover).item()
-    if len(sup.chosen):
-        from turnover_nb.metrics import situation_scores
-        s, ptr = model.utility(z, data, sup.employee, sup.post), sup.ptr.cpu().numpy()
-        out['preference_loss'] = choice_loss(s, sup.situation, sup.chosen, sup.available, len(ptr) - 1).item()
-        out['preference_accuracy'] = float(situation_scores(s.cpu().numpy().astype('float64'), ptr, sup.chosen.cpu().numpy(), sup.available.cpu().numpy())['accuracy'].mean())
-    return out
+    return out | (preference_validation(model.utility(z, data, sup.employee, sup.post), sup) if len(sup.chosen) else {})
+
+def validate_statistical(model, graph, weights:tuple) -> dict:
+    "The same of the statistical family, for the tasks that a stage trains; cross-entropy of turnover"
+    tasks = [t for t, w in zip(('turnover', 'preference'), weights) if w > 0]; p, sup, out = predict_statistical(model, graph, 'valid', tasks), graph.supervision('valid'), {}
+    if 'turnover' in tasks and len(sup.turnover): out['turnover_loss'] = torch.nn.functional.binary_cross_entropy(torch.from_numpy(p['turnover']), sup.turnover.double()).item()
+    return out | (preference_validation(torch.from_numpy(p['utility']), sup) if 'preference' in tasks and len(sup.chosen) else {})
 
 def selected(valid:dict, stage:Stage) -> float:
     "The validation quantity of the stage, smaller is better; ValueError when the validation people do not have it"
@@ -66,6 +84,13 @@ def model_inputs(graph, config:Config, phase:str, messages=None, device='cpu'):
     data = graph.at(phase, messages if config.answers else np.zeros(len(graph.split.known), bool))
     return data if torch.device(device).type == 'cpu' else data.to(device)
 
+# %% ../nbs/13_trainer.ipynb #78ac323b
+EVERY = 10                              # epochs between validations, and between states on disk, of a stage of fixed length
+
+def new_model(graph, config:Config, seed:int):
+    "An untrained model of the config's family"
+    return StatisticalModel(graph, config, seed) if config.family == 'statistical' else make_model(graph, config, seed)
+
 # %% ../nbs/13_trainer.ipynb #10a079be
 def usable_device(device) -> torch.device:
     "The device; ValueError when this machine does not have it"
@@ -75,35 +100,47 @@ def usable_device(device) -> torch.device:
         raise ValueError(f"device {device!r} is not available on this machine; use 'cpu'")
     return d
 
+# %% ../nbs/13_trainer.ipynb #233e3244
 class Trainer:
     "Model, objective, optimiser and counters of a run"
     def __init__(self, graph, config:Config, seed:int=0, device='cpu'):
         self.graph, self.config, self.seed, self.device = graph, config, seed, usable_device(device)
         s = graph.survey; self.stages = stages(config, s.turnover is not None, s.choices is not None)
         if not self.stages: raise ValueError('the survey has neither turnover labels nor choices that this config trains')
-        self.model = make_model(graph, config, seed).to(self.device)
+        self.model = new_model(graph, config, seed).to(self.device)
         self.dropout, self.rng = torch.Generator().manual_seed(seed), np.random.default_rng([seed, 3])
         reseed(self.model, self.dropout)
-        self.objective = Objective(graph, config, seed)
+        self.objective = StatisticalObjective(graph, config, seed, self.device) if config.family == 'statistical' else Objective(graph, config, seed)
         if self.objective.uncertainty: self.objective.uncertainty.to(self.device)
         self.stage, self.history, self.best_epochs = 0, {}, {}
         self.begin()
 
+    @property
+    def fixed(self) -> bool: "Is the stage of fixed length?"; return self.stages[self.stage].select == 'last'
+    @property
+    def due(self) -> bool: "Is the epoch that comes next to be validated? In a stage of fixed length every tenth and the last one are"; n = self.stages[self.stage].epochs; return not self.fixed or (n - 1 - self.epoch) % EVERY == 0
+
     def begin(self):
-        "Start the stage: fresh optimiser and counters, frozen layers"
-        st, m, c = self.stages[self.stage], self.model, self.config
-        for p in m.parameters(): p.requires_grad_(True)
-        frozen = [m.encoder.input, *m.encoder.convs[:st.freeze], *m.encoder.norms[:st.freeze]] if st.freeze else []
-        for part in frozen:
-            for p in part.parameters(): p.requires_grad_(False)
-        relation = {id(p) for p in relation_parameters(m)}
-        groups = [dict(params=[p for p in m.parameters() if p.requires_grad and (id(p) in relation) == r], weight_decay=d)
-                  for r, d in ((False, c.weight_decay), (True, c.relation_decay))]
-        if self.objective.uncertainty: groups.append(dict(params=list(self.objective.uncertainty.parameters()), weight_decay=0.))
-        self.optimiser = torch.optim.Adam([g for g in groups if g['params']], lr=st.lr)
-        self.plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(self.optimiser, factor=.5, patience=c.plateau) if c.plateau else None
+        "Start the stage: fresh optimiser and counters"
+        self.optimiser, self.schedule = self.objective.optimiser(self.model, self.stages[self.stage].weights, self.stages[self.stage].epochs) if self.fixed else self._adam()
         self.epoch, self.wait, self.best_score, self.best_epoch, self.best = 0, 0, np.inf, -1, None
-        self.history.setdefault(st.name, [])
+        self.history.setdefault(self.stages[self.stage].name, [])
+
+# %% ../nbs/13_trainer.ipynb #d5b82ad9
+@patch
+def _adam(self:Trainer) -> tuple:
+    "Adam of a graph network over what is not frozen, and its plateau"
+    st, m, c = self.stages[self.stage], self.model, self.config
+    for p in m.parameters(): p.requires_grad_(True)
+    frozen = [m.encoder.input, *m.encoder.convs[:st.freeze], *m.encoder.norms[:st.freeze]] if st.freeze else []
+    for part in frozen:
+        for p in part.parameters(): p.requires_grad_(False)
+    relation = {id(p) for p in relation_parameters(m)}
+    groups = [dict(params=[p for p in m.parameters() if p.requires_grad and (id(p) in relation) == r], weight_decay=d)
+              for r, d in ((False, c.weight_decay), (True, c.relation_decay))]
+    if self.objective.uncertainty: groups.append(dict(params=list(self.objective.uncertainty.parameters()), weight_decay=0.))
+    adam = torch.optim.Adam([g for g in groups if g['params']], lr=st.lr)
+    return adam, torch.optim.lr_scheduler.ReduceLROnPlateau(adam, factor=.5, patience=c.plateau) if c.plateau else None
 
 # %% ../nbs/13_trainer.ipynb #66c3c1f3
 def gradient_cosine(a:torch.Tensor, b:torch.Tensor, parameters:list) -> float|None:
@@ -118,23 +155,43 @@ def gradient_cosine(a:torch.Tensor, b:torch.Tensor, parameters:list) -> float|No
 
 # %% ../nbs/13_trainer.ipynb #4de5352c
 @patch
-def train_epoch(self:Trainer) -> dict:
-    "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite, ValueError when there is nothing to train on"
-    st, g = self.stages[self.stage], self.graph
+def losses(self:Trainer) -> tuple:
+    "Total loss of an epoch's step and the loss of each task; ValueError when there is nothing to train on"
+    g, weights = self.graph, self.stages[self.stage].weights
+    if self.fixed: return self.objective.step(self.model.train(), weights, self.rng)
     messages = g.draw_messages(self.rng) if self.config.answers else np.zeros(len(g.split.known), bool)
     data, sup = model_inputs(g, self.config, 'train', messages, self.device), to_device(g.supervision('train', messages), self.device)
-    try: loss, parts = self.objective.step(self.model.train(), data, sup, self.epoch, st.weights)
+    return self.objective.step(self.model.train(), data, sup, self.epoch, weights)
+
+@patch
+def train_epoch(self:Trainer) -> dict:
+    "One step; returns the training losses; FloatingPointError names stage and epoch when the loss is not finite, ValueError when there is nothing to train on"
+    st = self.stages[self.stage]
+    try: loss, parts = self.losses()
     except ValueError as e: raise ValueError(f'{st.name}, epoch {self.epoch}: {e}') from None
     values = {f'{k}_loss': v.item() for k, v in parts.items()}
     if not torch.isfinite(loss): raise FloatingPointError(f'{st.name}, epoch {self.epoch}, batch 0 (full batch): the training loss is {loss.item()}, parts {values}')
     if len(parts) == 2 and self.epoch % self.config.cache_every == 0: values['gradient_cosine'] = gradient_cosine(*parts.values(), list(self.model.encoder.parameters()))
     self.optimiser.zero_grad(); loss.backward()
-    torch.nn.utils.clip_grad_norm_([p for gr in self.optimiser.param_groups for p in gr['params']], self.config.clip); self.optimiser.step()
+    if not self.fixed: torch.nn.utils.clip_grad_norm_([p for gr in self.optimiser.param_groups for p in gr['params']], self.config.clip)
+    self.optimiser.step()
+    if self.fixed: self.objective.after_step(self.model, self.optimiser, st.weights, (self.epoch + 1) / st.epochs); self.schedule.step()
     return values
+
+# %% ../nbs/13_trainer.ipynb #9adce35f
+@patch
+def run_fixed(self:Trainer) -> dict:
+    "An epoch of a stage of fixed length: train, now and then validate; returns its record"
+    st, due, lr = self.stages[self.stage], self.due, self.optimiser.param_groups[0]['lr']
+    train = self.train_epoch(); valid = validate_statistical(self.model, self.graph, st.weights) if due else {}
+    record = dict(stage=st.name, epoch=self.epoch, lr=lr, **{k if k == 'gradient_cosine' else f'train_{k}': v for k, v in train.items()}, **{f'valid_{k}': v for k, v in valid.items()})
+    self.best_epoch = self.epoch; self.epoch += 1; self.history[st.name].append(record)
+    return record
 
 @patch
 def run_epoch(self:Trainer) -> dict:
     "Train, validate, move margin and learning rate, keep the best; returns the epoch's record"
+    if self.fixed: return self.run_fixed()
     st, o = self.stages[self.stage], self.objective
     margin, lr = o.schedule.margin, self.optimiser.param_groups[0]['lr']
     train, valid = self.train_epoch(), validate(self.model, self.graph, o, self.device)
@@ -143,7 +200,7 @@ def run_epoch(self:Trainer) -> dict:
     if o.sampler and st.weights[1]: record |= {f'sampler_{k}': v for k, v in o.sampler.epoch_statistics().items()}
     if o.uncertainty: record |= {f'weight_{k}': v for k, v in o.uncertainty.weights().items()}
     if st.weights[1] and 'preference_accuracy' in valid: o.schedule.update(valid['preference_accuracy'])
-    if self.plateau: self.plateau.step(score)
+    if self.schedule: self.schedule.step(score)
     if score < self.best_score: self.best_score, self.best_epoch, self.wait, self.best = score, self.epoch, 0, copy.deepcopy(self.model.state_dict())
     else: self.wait += 1
     self.epoch += 1; self.history[st.name].append(record)
@@ -155,8 +212,10 @@ def finish_stage(self:Trainer) -> bool:
     "When the stage is over, go back to its best epoch and begin the next; returns whether all stages are over"
     st = self.stages[self.stage]
     if self.epoch < st.epochs and self.wait < st.patience: return False
-    if self.best is None: raise ValueError(f'{st.name}: no epoch had a finite validation quantity')
-    self.model.load_state_dict(self.best); self.best_epochs[st.name] = self.best_epoch
+    if not self.fixed:
+        if self.best is None: raise ValueError(f'{st.name}: no epoch had a finite validation quantity')
+        self.model.load_state_dict(self.best)
+    self.best_epochs[st.name] = self.best_epoch
     self.stage += 1
     if self.stage == len(self.stages): return True
     self.begin(); return False
@@ -171,24 +230,30 @@ class Fit:
     history: list = field(default_factory=list)     # a dict per epoch, all stages
     states: dict = field(default_factory=dict)      # stage -> weights at its best epoch
 
+# %% ../nbs/13_trainer.ipynb #55040fed
+def train(t:Trainer, progress=None, resume:str|Path|None=None) -> dict:
+    "Run a trainer to its end; returns the weights of each stage at its best epoch; arguments as of `fit`"
+    states = t.load(resume) if resume and Path(resume).exists() else {}
+    done = t.stage == len(t.stages)
+    while not done:
+        name, keep, record = t.stages[t.stage].name, t.due, t.run_epoch()
+        done = t.finish_stage()
+        if name in t.best_epochs: states[name] = {k: v.detach().cpu().clone() for k, v in t.model.state_dict().items()}
+        if resume and keep: t.save(resume, states)
+        if progress: progress(record)
+    return states
+
 def fit(
     graph,
     config:Config=None,
     seed:int=0,
     progress=None,                      # called with each epoch's record, e.g. `progress_bar`
-    resume:str|Path|None=None,          # file for the state after every epoch; a run that was killed goes on from it to the same result
+    resume:str|Path|None=None,          # file for the state after every epoch (of a stage of fixed length: every tenth); a run that was killed goes on from it to the same result
     device='cpu'                        # 'cpu', 'cuda' or 'mps'; results repeat bit for bit on the CPU
 ) -> Fit:                               # its model is on the CPU
     "Train on the training people of `graph`, choose the epochs on its validation people"
-    t, states = Trainer(graph, config or Config(), seed, device), {}
-    if resume and Path(resume).exists(): states = t.load(resume)
-    done = t.stage == len(t.stages)
-    while not done:
-        name, record = t.stages[t.stage].name, t.run_epoch()
-        done = t.finish_stage()
-        if name in t.best_epochs: states[name] = {k: v.detach().cpu().clone() for k, v in t.model.state_dict().items()}
-        if resume: t.save(resume, states)
-        if progress: progress(record)
+    single = (config or Config()).family == 'statistical' and usable_device(device).type == 'cpu'    # its sums would round otherwise on more threads
+    with one_thread() if single else nullcontext(): t = Trainer(graph, config or Config(), seed, device); states = train(t, progress, resume)
     return Fit(t.model.cpu(), t.config, seed, t.best_epochs, [r for h in t.history.values() for r in h], states)
 
 # %% ../nbs/13_trainer.ipynb #68f5a3c7
@@ -210,7 +275,7 @@ def save(self:Trainer, path:str|Path, states:dict):
     over = self.stage == len(self.stages)
     d = dict(format=1, stage=self.stage, model=self.model.state_dict(), objective=self.objective.state_dict(), history=json.dumps(self.history), best_epochs=self.best_epochs,
              states=states, dropout=self.dropout.get_state(), rng=json.dumps(self.rng.bit_generator.state), config=self.config.model_dump(), seed=self.seed)
-    if not over: d |= dict(optimiser=self.optimiser.state_dict(), plateau=self.plateau and self.plateau.state_dict(), epoch=self.epoch, wait=self.wait,
+    if not over: d |= dict(optimiser=self.optimiser.state_dict(), schedule=self.schedule and self.schedule.state_dict(), epoch=self.epoch, wait=self.wait,
                            best_score=float(self.best_score), best_epoch=self.best_epoch, best=self.best)
     tmp = Path(path).with_suffix('.part'); torch.save(d, tmp); os.replace(tmp, path)
 
@@ -223,7 +288,7 @@ def load(self:Trainer, path:str|Path) -> dict:
     self.stage, self.history, self.best_epochs = d['stage'], json.loads(d['history']), d['best_epochs']
     if self.stage < len(self.stages):
         self.begin(); self.optimiser.load_state_dict(d['optimiser'])
-        if self.plateau: self.plateau.load_state_dict(d['plateau'])
+        if self.schedule: self.schedule.load_state_dict(d['schedule'])
         self.epoch, self.wait, self.best_score, self.best_epoch, self.best = (d[k] for k in ('epoch', 'wait', 'best_score', 'best_epoch', 'best'))
     self.model.load_state_dict(d['model']); self.objective.load_state_dict(d['objective'])
     self.dropout.set_state(d['dropout']); self.rng.bit_generator.state = json.loads(d['rng'])
