@@ -31,7 +31,7 @@ setup(
                  "Programming Language :: Python :: 3.12"],
     packages=find_packages(include=[cfg["lib_name"], cfg["lib_name"] + ".*"]), include_package_data=False,
     python_requires=">=" + cfg["min_python"], install_requires=cfg["requirements"].split(),
-    extras_require={"dev": cfg["dev_requirements"].split(), "cluster": cfg["cluster_requirements"].split()},
+    extras_require={"dev": cfg["dev_requirements"].split(), "cluster": cfg["cluster_requirements"].split(), "lab": cfg["lab_requirements"].split()},
     entry_points={"console_scripts": cfg["console_scripts"].split(), "nbdev": [f'{cfg["lib_name"]}={cfg["lib_name"]}._modidx:d']},
     long_description=(here/"README.md").read_text(encoding="utf-8"), long_description_content_type="text/markdown",
     cmdclass={"build_py": BuildWithAssets}, zip_safe=False,

@@ -7,15 +7,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 import numpy as np, pandas as pd, torch
 from .choice_baselines import FittedPreference, LogitEstimate, check_choices, estimate_logit, identification, is_identified, outside_option, why_not
-from .panel_logit import Panel, PanelFit, TasteModel, fit_panel_preference, make_panel, normal_draws, panel_loglik, posterior
-from .metrics import preference_metrics
+from .panel import Panel, PanelFit, TasteModel, make_panel, normal_draws, panel_loglik, posterior
+from .panel_logit import fit_panel_preference
+from .metrics import situation_scores
 from .split import Split, draw_known
 from .tables import CHOICE_COLUMNS, Choices, ColumnType, Survey
 
 # %% auto #0
-__all__ = ['Design', 'natural_design', 'choice_rows', 'estimate_survey', 'willingness', 'unidentified', 'design_note',
-           'MixedEstimate', 'person_draws', 'estimate_mixed', 'fit_tastes', 'taste_draws', 'taste_table', 'segments',
-           'known_curve']
+__all__ = ['CODINGS', 'PAY_WORDS', 'Design', 'level_name', 'natural_design', 'choice_rows', 'survey_design', 'coding',
+           'estimate_survey', 'willingness', 'unidentified', 'design_note', 'pay_attribute', 'MixedEstimate',
+           'person_draws', 'estimate_mixed', 'fit_tastes', 'taste_draws', 'taste_table', 'segments', 'known_scores',
+           'curve_of', 'fitted_utility', 'known_curve']
 
 # %% ../nbs/15e_utility.ipynb #c41c071d
 @dataclass(frozen=True)
@@ -24,28 +26,45 @@ class Design:
     Z: np.ndarray                     # [P, K]
     names: list                       # 'pay_change' or 'remote: hybrid vs none', length K
     attribute: list                   # attribute behind each column
-    unit: list                        # its unit, '' for levels
+    unit: list                        # its unit, '' for levels, 'step' for an ordinal attribute in equal steps
+    level: list                       # level that the column flags, None for amounts
+    levels: dict                      # of each attribute coded by levels: those that occur, the first is the base
     scale: np.ndarray|None = None     # what the columns are divided by while tastes are fitted [K]
+    to: np.ndarray|None = None        # instead, of a model with another coding of D columns: what each natural column is in them [K, D]
+
+    def natural(self, beta:np.ndarray) -> np.ndarray: # [..., K]
+        "Tastes for a model's columns in natural units; constants of alternatives, which follow them, are left out"
+        return beta[..., :self.to.shape[1]]@self.to.T if self.to is not None else beta[..., :len(self.names)]/self.scale
+
+    def code(self, posts:pd.DataFrame) -> np.ndarray: # [P, K]
+        "The same coding of other posts; a level that does not occur in the design must have been refused before"
+        none = outside_option(posts)
+        one = lambda a, l: none*1. if a == 'no post' else np.where(none, 0, posts[a].astype('float64') if l is None else posts[a] == l)
+        return np.stack([one(a, l) for a, l in zip(self.attribute, self.level)], 1).astype('float64')
+
+def level_name(t:ColumnType, level) -> str:
+    "What people read for a level"
+    return str(t.levels[int(level) - 1]) if t.kind == 'ordinal' and t.levels else f'{level:g}' if isinstance(level,
+    float) else str(level)
 
 def natural_design(
     posts:pd.DataFrame, types:dict[str, ColumnType],
     shown:np.ndarray|None=None,       # posts whose levels count; None = all
+    ordinal:str='levels',             # 'levels': each against the first; 'linear': in equal steps
 ) -> Design:
     "Code the attributes; ValueError for a missing value in a post that has attributes"
-    none = outside_option(posts); some = ~none; cols, names, attribute, unit = [], [], [], []
+    none = outside_option(posts); some = ~none; spec, found = [], {}
     if (gone := posts[some].isna().any()).any(): raise ValueError(f'attributes with missing values: {", ".join(posts.columns[gone])}')
     take = some if shown is None else some & np.isin(np.arange(len(posts)), shown)
     for a in posts:
         x, t = posts[a], types[a]
-        if t.kind in ('numeric', 'binary'): parts = [(a, x.astype('float64'))]
-        else:
-            levels = [l for l in (x.cat.categories if t.kind == 'categorical' else np.sort(x[take].unique())) if (x[take] == l).any()]
-            label = lambda l, t=t: str(t.levels[int(l) - 1]) if t.kind == 'ordinal' and t.levels else str(l)
-            parts = [(f'{a}: {label(l)} vs {label(levels[0])}', (x == l).astype('float64')) for l in levels[1:]]
-        for name, v in parts:
-            cols.append(np.where(none, 0, v)); names.append(name); attribute.append(a); unit.append(t.unit if t.kind == 'numeric' else '')
-    if none.any(): cols.append(none*1.); names.append('no post'); attribute.append('no post'); unit.append('')
-    return Design(np.stack(cols, 1), names, attribute, unit)
+        if t.kind in ('numeric', 'binary'): spec.append((a, a, t.unit if t.kind == 'numeric' else '', None)); continue
+        if t.kind == 'ordinal' and ordinal == 'linear': spec.append((f'{a}, per step', a, 'step', None)); continue
+        found[a] = [l for l in (x.cat.categories if t.kind == 'categorical' else np.sort(x[take].unique())) if (x[take] == l).any()]
+        spec += [(f'{a}: {level_name(t, l)} vs {level_name(t, found[a][0])}', a, '', l) for l in found[a][1:]]
+    if none.any(): spec.append(('no post', 'no post', '', None))
+    d = Design(np.zeros((0, 0)), *map(list, zip(*spec)), found)
+    return replace(d, Z=d.code(posts))
 
 # %% ../nbs/15e_utility.ipynb #c775659a
 def choice_rows(
@@ -59,18 +78,33 @@ def choice_rows(
     start = np.flatnonzero(np.diff(t.situation.to_numpy(), prepend=-1))
     return Z[t.post.to_numpy()], np.r_[start, len(t)], t.chosen.to_numpy()*1., t.employee.to_numpy()[start]
 
+CODINGS = ('auto', 'levels', 'linear')
+
+def survey_design(survey:Survey, ordinal:str='levels') -> Design:
+    "Attributes of a survey's posts; ValueError for an unknown coding"
+    if ordinal not in CODINGS: raise ValueError(f'ordinal={ordinal!r}: expected one of {", ".join(CODINGS)}')
+    return natural_design(survey.posts, survey.post_types, np.unique(survey.choices.table.post), coding(survey) if ordinal == 'auto' else ordinal)
+
+def coding(survey:Survey) -> str:
+    "'linear' where equal steps of the ordinal attributes let the choices identify more attributes than levels do, else 'levels'"
+    def told(how):
+        d = survey_design(survey, how); Z, ptr, *_ = choice_rows(survey.choices, d.Z); ok = is_identified(np.eye(len(d.names)), *identification(Z, ptr)[:2])
+        return len({*d.attribute} - {a for a, o in zip(d.attribute, ok) if not o})
+    return 'linear' if told('linear') > told('levels') else 'levels'
+
 def estimate_survey(
     survey:Survey,
     people:np.ndarray|None=None,      # employee numbers; None = everybody
     constants:bool=False,             # of alternatives, against the first
+    ordinal:str='levels',             # as for `natural_design`; 'auto': what `coding` says
 ) -> tuple[LogitEstimate, Design]:
     "The multinomial logit of a survey's choices in natural units, standard errors clustered by person"
-    d = natural_design(survey.posts, survey.post_types, np.unique(survey.choices.table.post)); c = survey.choices
+    d = survey_design(survey, ordinal); c = survey.choices
     Z, ptr, chosen, person = choice_rows(c, d.Z, people)
     if constants:
         t = c.table; keep = t.available.to_numpy() & (True if people is None else np.isin(t.employee.to_numpy(), people))
         Z = np.hstack([Z, np.eye(len(c.alternatives))[t.alternative.to_numpy()[keep]][:, 1:]])
-        more = [f'constant {a}' for a in c.alternatives[1:]]; d = Design(d.Z, d.names + more, d.attribute + more, d.unit + ['']*len(more))
+        more = [f'constant {a}' for a in c.alternatives[1:]]; d = replace(d, names=d.names + more, attribute=d.attribute + more, unit=d.unit + ['']*len(more), level=d.level + [None]*len(more))
     return estimate_logit(Z, ptr, chosen, d.names, person), d
 
 # %% ../nbs/15e_utility.ipynb #d7c7214b
@@ -103,6 +137,17 @@ def design_note(est) -> str:
     "What the design tells, in a sentence for a report"
     bad = unidentified(est); head = f'The choice sets identify {est.space.shape[1]} directions of {len(est.names)} coefficients'
     return f'{head}: all of them.' if not len(bad) else f'{head}; {len(bad)} coefficients are not identified and not shown: {", ".join(bad.index)}.'
+
+# %% ../nbs/15e_utility.ipynb #705d45be
+PAY_WORDS = ('pay', 'salary', 'wage', 'income', 'compensation', '薪', '工资', '收入')
+
+def pay_attribute(survey:Survey, name:str='') -> str|None:
+    "Name of the pay attribute; None where the names do not tell; ValueError for a name that is no numeric attribute"
+    from turnover_nb.errors import did_you_mean
+    numeric = [a for a, t in survey.post_types.items() if t.kind == 'numeric']
+    if name and name not in numeric: raise ValueError(f'pay: {name!r} is no numeric attribute{did_you_mean(name, numeric)}; there are {", ".join(numeric) or "none"}')
+    found = [a for a in numeric if any(w in a.lower() for w in PAY_WORDS)]
+    return name or (found[0] if len(found) == 1 else None)
 
 # %% ../nbs/15e_utility.ipynb #f12d8aa6
 @dataclass(frozen=True)
@@ -157,9 +202,9 @@ def estimate_mixed(
     return MixedEstimate(list(names), x[:K], robust[:K, :K], V[:K, :K], put(x[K:]), put(np.sqrt(np.maximum(np.diag(robust)[K:], 0))), start.space, start.scale, -fit.fun)
 
 # %% ../nbs/15e_utility.ipynb #4bce0447
-def fit_tastes(name:str, survey:Survey, split:Split, seed:int=0, grid=None) -> tuple[FittedPreference, Design]:
+def fit_tastes(name:str, survey:Survey, split:Split, seed:int=0, grid=None, ordinal:str='levels') -> tuple[FittedPreference, Design]:
     "A panel model of `panel_logit` on attributes in natural units, each divided by its spread within training people's choice sets while it is fitted"
-    d = natural_design(survey.posts, survey.post_types, np.unique(survey.choices.table.post))
+    d = survey_design(survey, ordinal)
     scale = identification(*choice_rows(survey.choices, d.Z, split.train)[:2])[0]; d = replace(d, scale=np.where(scale > 0, scale, 1))
     return fit_panel_preference(name, survey.choices, (d.Z/d.scale).astype('float32'), split, survey, seed, grid=grid), d
 
@@ -179,10 +224,8 @@ def taste_draws(
     for a, b, p, _, w in posterior(fit.models, panel, torch.as_tensor(told), fit.eps):
         pick = torch.multinomial(w, each, replacement=True, generator=g)                                   # [b − a, each]
         beta = torch.cat([torch.cat([m.tastes(p.x[i:i + 1], e)[0] for m, e in zip(fit.models, fit.eps)])[pick[i]] for i in range(b - a)])
-        out.append(beta[:, :design.Z.shape[1]].double().numpy()/design.scale)
-    beta = np.concatenate(out)
-    beta[(beta == 0).all(1)] = np.nan
-    return beta
+        beta = beta.double().numpy(); beta[(beta == 0).all(1)] = np.nan; out.append(design.natural(beta))
+    return np.concatenate(out)
 
 def taste_table(fit:PanelFit, design:Design, people:np.ndarray, known=None, seed:int=0) -> pd.DataFrame: # a row per identified attribute
     "Mean, standard deviation, 5, 50 and 95 % points of tastes over people, and the share who like the attribute"
@@ -203,7 +246,7 @@ def segments(
     panel, _, s = fit.panel(people); told = np.zeros(len(panel.person), bool) if known is None else known[s][fit.choices.employee[s].argsort(kind='stable')]
     w = torch.cat([w for *_, w in posterior(fit.models, panel, torch.as_tensor(told), fit.eps)]).double().numpy()      # [n, C (+ 1)]
     K, share = len(design.names), w.mean(0)
-    tastes = np.concatenate([m.b[:, :K].double().numpy()/design.scale, np.zeros((int(m.coin), K))])
+    tastes = np.concatenate([design.natural(m.b.double().numpy()), np.zeros((int(m.coin), K))])
     label = np.array([f'segment {k + 1}' for k in range(C)] + ['coin-flippers']*m.coin); n = w.sum(0)
     small = n < least
     if small.any():                                                                                        # with the next smallest, as a group too small would remain
@@ -214,6 +257,39 @@ def segments(
     return pd.DataFrame(dict(share=share, people=n.round(0)), index=label).join(pd.DataFrame(tastes[:, ok], index=label, columns=np.array(design.names)[ok])).sort_values('share', ascending=False)
 
 # %% ../nbs/15e_utility.ipynb #8467f0fb
+def known_scores(
+    utility,                          # function of the known situations, bool [n_situations] -> utility of each row of the table [R]
+    choices:Choices,
+    people:np.ndarray,                # test people
+    rng:np.random.Generator,
+    repeats:int=3,                    # draws of which answers are known
+) -> pd.DataFrame:                    # a row per person and number of known answers: known, employee, n, and the sums of accuracy and log_loss over these n answers
+    "Scores of what is not known, against the number of known answers; always leaves one answer to predict"
+    t, employee, mine = choices.table, choices.employee, np.isin(choices.employee, people); most, out = int(np.bincount(employee[mine]).max()), []
+    for k in range(most):
+        for _ in range(repeats if k else 1):
+            known = np.zeros(choices.n, bool); known[mine] = draw_known(employee[mine], k, rng); u = utility(known)
+            s = mine & ~known; rows = s[t.situation.to_numpy()]; ptr = np.r_[0, np.cumsum(np.diff(choices.ptr)[s])]
+            v = situation_scores(u[rows], ptr, t.chosen.to_numpy()[rows], t.available.to_numpy()[rows])
+            out.append(pd.DataFrame(dict(known=k, employee=employee[s], n=1, accuracy=v['accuracy'], log_loss=v['log_loss'])).groupby(['known', 'employee'], as_index=False).sum())
+    return pd.concat(out).groupby(['known', 'employee'], as_index=False).sum()
+
+def curve_of(scores:pd.DataFrame, rng:np.random.Generator, n_boot:int=1000) -> pd.DataFrame: # a row per number of known answers: accuracy and log_loss with low and high, n_people
+    "Means over answers with intervals by person; `scores` as of `known_scores`, of one fit or of several"
+    out = []
+    for k, d in scores.groupby('known'):
+        m = d.groupby('employee')[['n', 'accuracy', 'log_loss']].sum().to_numpy('float64'); W = rng.multinomial(len(m), np.full(len(m), 1/len(m)), n_boot)@m if n_boot else np.zeros((0, 3))
+        row = dict(known=k, n_people=len(m), n_situations=int(m[:, 0].sum()))
+        for i, a in enumerate(('accuracy', 'log_loss'), 1):
+            low, high = np.quantile(W[:, i]/W[:, 0], [.025, .975]) if n_boot else (None, None); row |= {a: m[:, i].sum()/m[:, 0].sum(), f'{a}_low': low, f'{a}_high': high}
+        out.append(row)
+    return pd.DataFrame(out).set_index('known')
+
+def fitted_utility(fit:FittedPreference, choices:Choices, people:np.ndarray) -> tuple:
+    "For `known_scores`: the function of known answers and the choices that it is of; a model that does not use them gives the same for all"
+    if fit.model is None: return (lambda known: fit.utility), choices
+    return (lambda known: np.log(np.maximum(fit.model.probability(known, people), 1e-300))), fit.model.choices
+
 def known_curve(
     fit:FittedPreference,             # of a panel model; another baseline is a flat line, scored on the same situations
     choices:Choices,
@@ -221,19 +297,7 @@ def known_curve(
     rng:np.random.Generator,
     repeats:int=3,                    # draws of which answers are known
     n_boot:int=1000,
-) -> pd.DataFrame:                    # a row per number of known answers: accuracy and log_loss with low and high, n_situations
-    "Accuracy and log-loss on what is not known, against the number of known answers; always leaves one answer to predict"
-    c = fit.model.choices if fit.model is not None else choices
-    t, employee, mine = c.table, c.employee, np.isin(c.employee, people); most, out = int(np.bincount(employee[mine]).max()), []
-    for k in range(most):
-        parts = []
-        for _ in range(repeats if k else 1):
-            known = np.zeros(c.n, bool); known[mine] = draw_known(employee[mine], k, rng)
-            u = fit.utility if fit.model is None else np.log(np.maximum(fit.model.probability(known, people), 1e-300))
-            s = mine & ~known; rows = s[t.situation.to_numpy()]
-            parts.append((u[rows], np.diff(c.ptr)[s], t.chosen.to_numpy()[rows], t.available.to_numpy()[rows], employee[s]))
-        u, size, chosen, available, person = (np.concatenate(x) for x in zip(*parts))
-        m = preference_metrics(u, np.r_[0, np.cumsum(size)], chosen, available, person, n_boot=n_boot, rng=rng)
-        row = {f'{a}{b}': m[a][v] for a in ('accuracy', 'log_loss') for b, v in (('', 'value'), ('_low', 'low'), ('_high', 'high'))}
-        out.append(dict(known=k, **row, n_situations=len(size)//(repeats if k else 1)))
-    return pd.DataFrame(out).set_index('known')
+) -> pd.DataFrame:                    # as of `curve_of`; `n_situations` counts an answer once
+    "Accuracy and log-loss on what is not known, against the number of known answers"
+    utility, c = fitted_utility(fit, choices, people); d = curve_of(known_scores(utility, c, people, rng, repeats), rng, n_boot)
+    return d.assign(n_situations=d.n_situations // np.where(d.index > 0, repeats, 1))
