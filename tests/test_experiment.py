@@ -121,7 +121,7 @@ def test_a_sweep_resumes_where_it_stopped(swept, tmp_path, capsys):
 @pytest.mark.parametrize("argv, says", [
     (["--data", "no/such/place", "--codebook", "ibm_hr_attrition"], "place: no such file"), (["--data", "x"], "needs a codebook"), (["--codebook", "x.yaml"], "needs data"),
     (["--models", "hgtt"], "unknown 'hgtt'"), (["--jobs", "0"], "jobs = 0"), (["--set", "hiden=3"], "did you mean 'hidden'"), (["--protocol", "group", "--group", "firmm"], "firmm"),
-    (["--employees", "5"], "at least 3 of each"), (["--known", "9"], "n_known=9")])
+    (["--employees", "5"], "at least 3 of each"), (["--known", "9"], "n_known=9"), (["--seeds", "2", "--splits", "3"], "splits 3: expected 1 … 2")])
 def test_bad_options_stop_before_anything_is_written(argv, says, tmp_path, capsys):
     assert main(["run", "--out", str(tmp_path/"o"), *argv]) == 2
     err = capsys.readouterr().err
@@ -165,6 +165,18 @@ def test_the_panel_logits_run_cold_and_warm(tmp_path, capsys):
         assert json.loads((folder/m/"seed_0"/"results.json").read_text())["facts"]["preference"]["chosen"]
     page = (folder/"report"/"report.html").read_text()
     for name in ("conditional logit", "latent-class logit", "mixed logit", "hierarchical logit"): assert name in page
+
+
+def test_seeds_that_share_a_split_tell_the_sources_of_variation_apart(swept, tmp_path):
+    assert main(["run", "--out", str(tmp_path), "--models", "majority,logistic,mlp", "--seeds", "4", "--splits", "2", "--employees", "120", "--preference", "cold"]) == 0
+    folder, = (tmp_path/"main").iterdir()
+    people = [set(pd.read_parquet(folder/"mlp"/f"seed_{s}"/"predictions.parquet").query("phase == 'test'").employee) for s in range(4)]
+    assert people[0] == people[2] != people[1] == people[3]
+    t = pd.read_csv(folder/"report"/"tables"/"turnover_variation.csv").set_index("model"); sd = t.columns[-2:]
+    assert list(sd) == ["sd, split", "sd, model seed"] and t.loc["logistic (L2)", sd[1]] == 0 < t.loc["MLP", sd[1]]
+    runs = pd.read_csv(folder/"report"/"tables"/"runs.csv").query("variant == 'mlp' and metric == 'aupr'").set_index("seed").value
+    assert t.loc["MLP", sd[1]] == pytest.approx((((runs[0] - runs[2])**2 + (runs[1] - runs[3])**2) / 4)**.5, abs=6e-4)
+    page = (swept/"report"/"report.html").read_text(); assert "vary together here" in page
 
 
 def test_a_sweep_runs_inside_any_shell(tmp_path):

@@ -9,7 +9,7 @@ from turnover_nb.experiment import Plan, start, sweep
 from turnover_nb.report import latex, make_report, tex
 
 MODELS = ("majority", "logistic", "conditional_logit", "mlp", "v5", "v6_twostage", "v6_no_graph")
-TABLES = {"facts", "groups_v5", "groups_v6_twostage", "turnover", "turnover_differences", "preference_cold", "preference_cold_differences", "preference_warm", "preference_warm_differences", "comparison", "ablations_turnover",
+TABLES = {"facts", "quality_signs", "quality_mixtures", "groups_v5", "groups_v6_twostage", "turnover", "turnover_differences", "preference_cold", "preference_cold_differences", "preference_warm", "preference_warm_differences", "comparison", "ablations_turnover",
           "ablations_preference_cold", "ablations_preference_warm", "path_turnover", "path_preference_cold", "path_preference_warm", "v5_v6", "criteria", "hard_negatives", "diagnosis", "diagnosis_run", "audit",
           "environment", "reforms"}
 FIGURES = {"turnover_aupr", "turnover_differences", "turnover_pr", "turnover_roc", "turnover_reliability", "turnover_threshold", "preference_cold_accuracy", "preference_cold_differences", "preference_warm_accuracy",
@@ -229,7 +229,7 @@ def test_small_groups_are_suppressed_with_the_next_smallest(swept, tmp_path, mon
 # ---- what does not apply is left out
 def test_a_folder_of_baselines_with_one_seed_says_what_it_lacks(tmp_path):
     folder = sweep_of(tmp_path, ("majority", "logistic"), (0,), preference=("cold",)); text = make_report(folder).read_text("utf-8")
-    assert {p.stem for p in (folder/"report"/"tables").glob("*.csv")} == {"facts", "turnover", "turnover_differences", "preference_cold", "comparison", "audit", "environment", "reforms"}
+    assert {p.stem for p in (folder/"report"/"tables").glob("*.csv")} == {"facts", "quality_signs", "quality_mixtures", "turnover", "turnover_differences", "preference_cold", "comparison", "audit", "environment", "reforms"}
     for said in ("There is one seed", "holds no ablation variants", "no two steps of the path", "not hold both v5 and v6", "no graph model to judge", "trained by epochs", "not testable"): assert said in text, said
     assert "better" not in set(pd.read_csv(folder/"report"/"tables"/"turnover_differences.csv").verdict)
 

@@ -101,7 +101,7 @@ def rewrite(
 # %% ../nbs/08_audit.ipynb #010b783a
 def tensors(x) -> dict[str, torch.Tensor]:
     "Tensors of a `HeteroData` or a `Supervision` by name"
-    if isinstance(x, Supervision): return {f.name: getattr(x, f.name) for f in fields(x)}
+    if isinstance(x, Supervision): return {f.name: v for f in fields(x) if (v := getattr(x, f.name)) is not None}
     named = [('.'.join(s._key) if isinstance(s._key, tuple) else s._key, k, v) for s in x.stores if s._key for k, v in s.items()]
     return {f'{key}.{k}': torch.as_tensor(v) for key, k, v in named}
 

@@ -10,8 +10,8 @@ import numpy as np
 from .split import Split
 
 # %% auto #0
-__all__ = ['TURNOVER_BASELINES', 'TURNOVER_GRID', 'turnover_estimator', 'log_loss_of', 'fit_epochs', 'FittedTurnover', 'labelled',
-           'fit_turnover']
+__all__ = ['TURNOVER_BASELINES', 'TURNOVER_GRID', 'LEAST_WEIGHT', 'turnover_estimator', 'log_loss_of', 'fit_epochs',
+           'FittedTurnover', 'labelled', 'weighted_rows', 'fit_turnover']
 
 # %% ../nbs/15_baselines.ipynb #188e04f3
 TURNOVER_BASELINES = ('majority', 'logistic', 'random_forest', 'mlp', 'xgboost')
@@ -61,11 +61,12 @@ def fit_epochs(
     Xv, yv,                           # validation rows and labels
     epochs:int=200,                   # at most
     patience:int=20,                  # epochs without a lower validation loss before stopping
+    weight:np.ndarray|None=None,      # of training rows [n]; None = 1 each
 ) -> int:                             # the epoch kept, from 1; `est` holds its weights
     "Fit an MLP by epochs of Adam with early stopping on the given validation rows"
     best, kept, at = np.inf, None, 0
     for epoch in range(1, epochs + 1):
-        est.partial_fit(X, y, classes=[0, 1])
+        est.partial_fit(X, y, classes=[0, 1], **({} if weight is None else dict(sample_weight=weight)))
         loss = log_loss_of(yv, est.predict_proba(Xv)[:, 1])
         if loss < best: best, kept, at = loss, deepcopy((est.coefs_, est.intercepts_)), epoch
         elif epoch - at >= patience: break
@@ -79,7 +80,7 @@ class FittedTurnover:
     name: str                         # one of `TURNOVER_BASELINES`
     model: object                     # the fitted estimator
     chosen: dict                      # the hyperparameters that validation chose
-    base_rate: float                  # of the labelled training people
+    base_rate: float                  # of the labelled training people, weighted as they are
     valid_score: float = np.nan       # validation log-loss, lower is better
 
     def predict(self,
@@ -106,27 +107,41 @@ def labelled(
     return rows
 
 # %% ../nbs/15_baselines.ipynb #0bc0ddf3
+LEAST_WEIGHT = 1e-3                   # people who weigh less are left out: nothing can be learned from them, and a batch of them alone would have no mean
+
+def weighted_rows(
+    rows:np.ndarray,                  # labelled training people
+    split:Split,
+    n:int,                            # employees
+) -> tuple[np.ndarray, np.ndarray|None]: # those that count, and the weight of each; None where all count alike
+    "Rows to learn from"
+    if split.weight is None: return rows, None
+    w = split.weights(n)[rows]
+    return rows[w >= LEAST_WEIGHT], w[w >= LEAST_WEIGHT]
+
 def fit_turnover(
     name:str,                         # one of `TURNOVER_BASELINES`
     X:np.ndarray,                     # features of all employees, as `design_matrix` gives them [n, D]
     y:np.ndarray,                     # 1 leaves, 0 stays, NaN unlabelled (left out) [n]
-    split:Split,                      # only `train` and `valid` are used
+    split:Split,                      # only `train`, its `weight` and `valid` are used
     seed:int=0,
 ) -> FittedTurnover:
     "Fit a baseline on training rows and choose its hyperparameters by validation log-loss; ValueError where a class is missing in training"
     from threadpoolctl import threadpool_limits
     y = np.asarray(y, 'float64')
-    train, valid = labelled(y, split.train, 'training employees'), labelled(y, split.valid, 'validation employees', 1)
+    counted, w = weighted_rows(split.train, split, len(y))
+    train, valid = labelled(y, counted, 'training employees'), labelled(y, split.valid, 'validation employees', 1)
+    if w is not None: w = None if (w == 1).all() else split.weights(len(y))[train]  # a forest draws otherwise where weights are given
     dtype = 'float64' if name == 'logistic' else X.dtype                          # lbfgs stops early in single precision
     Xt, yt, Xv, yv = X[train].astype(dtype), y[train].astype('int64'), X[valid], y[valid].astype('int64')
     best = None
     for params in TURNOVER_GRID.get(name, [{}]):
         est, found = turnover_estimator(name, params, len(train), seed), dict(params)
         with threadpool_limits(1):
-            if name == 'mlp': found['epochs'] = fit_epochs(est, Xt, yt, Xv, yv)
-            elif name == 'xgboost': found['trees'] = est.fit(Xt, yt, eval_set=[(Xv, yv)], verbose=False).best_iteration + 1
-            else: est.fit(Xt, yt)
-        one = FittedTurnover(name, est, found, float(yt.mean()))
+            if name == 'mlp': found['epochs'] = fit_epochs(est, Xt, yt, Xv, yv, weight=w)
+            elif name == 'xgboost': found['trees'] = est.fit(Xt, yt, sample_weight=w, eval_set=[(Xv, yv)], verbose=False).best_iteration + 1
+            else: est.fit(Xt, yt, sample_weight=w)
+        one = FittedTurnover(name, est, found, float(np.average(yt, weights=w)))
         one = replace(one, valid_score=log_loss_of(yv, one.predict(Xv)))
         if best is None or one.valid_score < best.valid_score: best = one
     return best

@@ -34,13 +34,16 @@ def choice_counts(
     choices:Choices,
     use:np.ndarray,                   # situations to count, bool [n_situations]
     n_posts:int,                      # posts; with interactions data the one choice set is all of them
+    weight:np.ndarray|None=None,      # how often each situation counts [n_situations]; None = once
 ) -> ChoiceCounts:
     "Count the available alternatives of the used situations, equal sets (same posts under the same labels) together"
     if choices.form == 'interactions':
-        chosen = np.bincount(choices.table.post.to_numpy()[use[choices.table.situation.to_numpy()]], minlength=n_posts)
+        rows = use[choices.table.situation.to_numpy()]
+        chosen = np.bincount(choices.table.post.to_numpy()[rows], None if weight is None else weight[choices.table.situation.to_numpy()[rows]], minlength=n_posts)
         return ChoiceCounts(np.array([0, n_posts]), np.arange(n_posts), np.zeros(n_posts, 'int64'), chosen.astype('float64'))
     t = choices.table[use[choices.table.situation.to_numpy()] & choices.table.available.to_numpy()]
     sit, post, alt, chosen = (t[c].to_numpy() for c in ('situation', 'post', 'alternative', 'chosen'))
+    if weight is not None: chosen = chosen*weight[sit]
     start = np.flatnonzero(np.r_[True, sit[1:] != sit[:-1]])
     size = np.diff(np.r_[start, len(t)])
     cell = post*len(choices.alternatives) + alt
@@ -68,12 +71,13 @@ def check_choices(choices:Choices):
 def majority_utility(
     choices:Choices,
     use:np.ndarray,                   # situations to learn from, bool [n_situations]
+    weight:np.ndarray|None=None,      # how often each situation counts [n_situations]; None = once
 ) -> np.ndarray:                      # utility of each alternative row: log share, float64 [len(choices.table)]
     "Log share of each task's alternatives among the used situations, (chosen + 1)/(shown + alternatives of the task)"
     t, A = choices.table, len(choices.alternatives)
     cell = (t.task*A + t.alternative).to_numpy()                                   # [R]
     used = use[t.situation.to_numpy()] & t.available.to_numpy()
-    tally = lambda mask: np.bincount(cell[mask], minlength=len(choices.tasks)*A).reshape(-1, A)
+    tally = lambda mask: np.bincount(cell[mask], None if weight is None else weight[t.situation.to_numpy()[mask]], minlength=len(choices.tasks)*A).reshape(-1, A)
     chosen, shown = tally(used & t.chosen.to_numpy()), tally(used)
     options = np.maximum((tally(np.ones(len(t), bool)) > 0).sum(1, keepdims=True), 1)  # alternatives that the task has at all
     share = np.where(shown.sum(1, keepdims=True) > 0, (chosen + 1)/(shown + options), 1.)
@@ -270,19 +274,19 @@ def choice_loss(
     return float(-np.log(np.maximum(p[use], 1e-300)).mean())
 
 # %% ../nbs/15a_choice_baselines.ipynb #c0cd7668
-def _majority(choices, use, valid, X) -> FittedPreference:
+def _majority(choices, use, valid, X, weight=None) -> FittedPreference:
     "The majority baseline: per task, or per post for interactions"
     if choices.form in ('interactions', 'candidates'):
         t = choices.table; mine = t.chosen.to_numpy() & use[t.situation.to_numpy()]
-        n = np.bincount(t.post.to_numpy()[mine], minlength=len(X))
+        n = np.bincount(t.post.to_numpy()[mine], None if weight is None else weight[t.situation.to_numpy()[mine]], minlength=len(X))
         post = np.log((n + 1)/(n.sum() + len(n)))
         out = FittedPreference('majority', post[choices.table.post.to_numpy()], post, {}, 0.)
-    else: out = FittedPreference('majority', majority_utility(choices, use), None, {}, 0.)
+    else: out = FittedPreference('majority', majority_utility(choices, use, weight), None, {}, 0.)
     return replace(out, valid_score=choice_loss(out, choices, valid))
 
-def _logit(choices, use, valid, X) -> FittedPreference:
+def _logit(choices, use, valid, X, weight=None) -> FittedPreference:
     "The conditional logit with the ridge and the constants that validation chooses"
-    c, A, D, best = choice_counts(choices, use, len(X)), len(choices.alternatives), X.shape[1], None
+    c, A, D, best = choice_counts(choices, use, len(X), weight), len(choices.alternatives), X.shape[1], None
     alt, post = choices.table.alternative.to_numpy(), choices.table.post.to_numpy()
     rank = attribute_rank(X[c.post], c.ptr)
     for g in PREFERENCE_GRID:
@@ -304,9 +308,10 @@ def fit_preference(
     survey:Survey,
     seed:int=0,                       # of the panel models' draws
 ) -> FittedPreference:
-    "Fit on training (and known) situations, choose by validation log-loss; ValueError for an unknown name, no people or no choice"
+    "Fit on training (and known) situations, weighted by `split.weight`, choose by validation log-loss; ValueError for an unknown name, no people or no choice"
     from threadpoolctl import threadpool_limits
     if name not in PREFERENCE_BASELINES: raise ValueError(f'unknown baseline {name!r}; expected one of {", ".join(PREFERENCE_BASELINES)}')
+    w = None if split.weight is None else split.weights(survey.n)[choices.employee]
     use = np.isin(choices.employee, split.train) | split.known
     valid = np.isin(choices.employee, split.valid) & ~split.known
     for rows, what in ((use, 'training'), (valid, 'validation')):
@@ -314,6 +319,6 @@ def fit_preference(
     with threadpool_limits(1):
         check_choices(choices)
         X = post_matrix(survey, split)[0] if posts_X is None else posts_X
-        if name in ('majority', 'conditional_logit'): return (_majority if name == 'majority' else _logit)(choices, use, valid, X)
+        if name in ('majority', 'conditional_logit'): return (_majority if name == 'majority' else _logit)(choices, use, valid, X, w)
         from turnover_nb.panel_logit import fit_panel_preference
-        return fit_panel_preference(name, choices, posts_X, split, survey, seed, _logit(choices, np.isin(choices.employee, split.train), valid, X).chosen['constants'])
+        return fit_panel_preference(name, choices, posts_X, split, survey, seed, _logit(choices, np.isin(choices.employee, split.train), valid, X, w).chosen['constants'])

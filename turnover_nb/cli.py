@@ -5,11 +5,12 @@
 # %% ../nbs/23_cli.ipynb #84a1598c
 from __future__ import annotations
 import argparse, sys
+from contextlib import contextmanager
 from pathlib import Path
 
 # %% auto #0
-__all__ = ['DEFAULT_MODELS', 'parser', 'cost', 'plan_of', 'run', 'check', 'report', 'diagnose', 'synthetic', 'codebooks',
-           'schema', 'main']
+__all__ = ['DEFAULT_MODELS', 'parser', 'cost', 'plan_of', 'run', 'check', 'quality', 'report', 'diagnose', 'fits', 'what_if',
+           'tastes', 'synthetic', 'codebooks', 'schema', 'main']
 
 # %% ../nbs/23_cli.ipynb #2578656a
 def _words(text:str) -> tuple: "'a,b' -> ('a', 'b')"; return tuple(w for w in text.replace(' ', '').split(',') if w)
@@ -41,6 +42,9 @@ def parser() -> argparse.ArgumentParser:
     _data(r); _sweep(r)
     c = add('check', 'read and validate data, and say what was understood; nothing is written'); _data(c)
     t = add('report', 'make the report of a finished sweep again'); t.add_argument('folder', help='outputs/<experiment>/run_<time>'); _lang(t)
+    q = add('quality', 'careless or fabricated answers: how many, by which signs; writes nothing without --out'); _data(q)
+    q.add_argument('--out', default=None, metavar='FOLDER', help='write the tables as CSV, and people.csv with a row per person: personal data, keep it as you keep the data')
+    _choice(add('what-if', 'predict the share of takers of posts that do not exist yet, for whom, and what change would move them'), add('tastes', 'what the choices say: coefficients, pay that attributes are worth, the population of tastes, segments'))
     d = add('diagnose', 'explain the scores of one finished run: thresholds, negatives, margin, conflicts, and what to do'); d.add_argument('folder', help='outputs/<experiment>/run_<time>/<variant>/seed_<n>')
     s = add('synthetic', 'write a synthetic survey with its codebook')
     s.add_argument('folder'); s.add_argument('--employees', type=int, default=500); s.add_argument('--seed', type=int, default=0)
@@ -57,16 +61,33 @@ def _data(p):
     p.add_argument('--codebook', default='', help='YAML codebook of --data: a path, or the name of a shipped one')
     p.add_argument('--employees', type=int, default=500, help='size of the synthetic survey')
 
+# %% ../nbs/23_cli.ipynb #7a27dcd5
+def _choice(w, t):
+    "Options of `what-if` and `tastes`"
+    for p in (w, t):
+        _data(p); p.add_argument('--seed', type=int, default=0, help='of the resamples')
+        p.add_argument('--ordinal', choices=('auto', 'levels', 'linear'), default='auto', help='ordered attributes: level by level, in equal steps, or as the tasks can tell')
+        p.add_argument('--out', default=None, metavar='FOLDER', help='also write the tables as CSV (and the figure of what-if); no row of a person is among them')
+    w.add_argument('--posts', required=True, metavar='FILE', help='CSV or Parquet: a column `post` (names), a column per attribute as in the codebook, and `offer` where not all posts are offered together')
+    w.add_argument('--group', default='', metavar='COLUMN', help='tell the groups of a feature, relation or protected column apart')
+    w.add_argument('--target', type=float, default=None, metavar='SHARE', help='also the smallest single change that lifts the share to this, e.g. .5')
+    w.add_argument('--reference', default='', metavar='POST', help='set each other post against this one')
+    w.add_argument('--resamples', type=int, default=100, help='of people, for the intervals'); t.add_argument('--resamples', type=int, default=40, help='of people, for the intervals of the population')
+    t.add_argument('--pay', default='', metavar='ATTRIBUTE', help='which attribute is pay, where its name does not say so')
+
+# %% ../nbs/23_cli.ipynb #2b2cdd45
 def _sweep(p):
     "Options of `run`"
-    p.add_argument('--models', type=_words, default=DEFAULT_MODELS, help='names with commas; groups: baselines, choice, presets, ablations, path, all; a graph model with changed settings: preset+key=value')
-    p.add_argument('--seeds', type=_seeds, default=(0, 1, 2), help='how many, or which ("4,7"); each is a split and a model seed')
+    p.add_argument('--models', type=_words, default=DEFAULT_MODELS, help='names with commas; groups: baselines, choice, presets, ablations, parts, path, all; a graph model with changed settings: preset+key=value')
+    p.add_argument('--seeds', type=_seeds, default=(0, 1, 2), help='how many, or which ("4,7"); each is a model seed with a split of its own')
+    p.add_argument('--splits', type=int, default=0, help='seeds take turns on so many splits, which tells the variation of splits and of model seeds apart (default: a split for each seed)')
     p.add_argument('--protocol', choices=('holdout', 'kfold', 'group', 'time'), default='holdout', help='how test people are chosen')
     p.add_argument('--folds', type=int, default=5, help='folds of kfold')
     p.add_argument('--group', default='', help='column or relation of the group protocol')
     p.add_argument('--preference', type=_words, default=('cold', 'warm'), help='protocols of the preference task')
     p.add_argument('--known', type=int, default=3, help='warm: choice tasks that are known of a test person')
     p.add_argument('--set', type=_setting, action='append', default=[], metavar='KEY=VALUE', help='a setting of the graph model, e.g. lr=0.003')
+    p.add_argument('--quality', default='report', help='careless answers: report (results for all and for the genuine), weight or filter (training people count by P(genuine), or those below .5 are left out), none')
     p.add_argument('--device', default='cpu', help='where graph models train: cpu, cuda or mps')
     p.add_argument('--jobs', type=int, default=2, help='runs at a time')
     p.add_argument('--backend', choices=('local', 'ray'), default='local', help='processes of this machine, or a Ray cluster (pip install turnover_nb[cluster])')
@@ -91,7 +112,7 @@ def plan_of(a):
     from turnover_nb.experiment import Plan, expand
     full = lambda x: str(Path(x).resolve()) if Path(x).exists() else x
     return Plan(models=expand(a.models), seeds=a.seeds, data=a.data if a.data == 'synthetic' else full(a.data), codebook=full(a.codebook) if a.codebook else '', employees=a.employees,
-                protocol=a.protocol, n_folds=a.folds, group=a.group, preference=a.preference, n_known=a.known, config=dict(a.set), device=a.device)
+                protocol=a.protocol, n_folds=a.folds, group=a.group, preference=a.preference, n_known=a.known, config=dict(a.set), splits=a.splits, device=a.device, quality=a.quality)
 
 def run(a) -> int:
     "Sweep, then report"
@@ -117,6 +138,14 @@ def check(a) -> int:
     from turnover_nb.survey import describe
     print(describe(load_data(a.data, a.codebook, a.employees)[0], a.codebook or None)); return 0
 
+def quality(a) -> int:
+    from turnover_nb.populations import judge_answers, quality_text, write_quality
+    from turnover_nb.run import load_data
+    survey = load_data(a.data, a.codebook, a.employees)[0]; answers = judge_answers(survey)
+    print(quality_text(answers, survey))
+    if a.out: print('written:', write_quality(answers, survey, a.out))
+    return 0
+
 def report(a) -> int:
     from turnover_nb.report import make_report
     print('report:', make_report(a.folder, lang=a.lang)); return 0
@@ -125,6 +154,34 @@ def diagnose(a) -> int:
     from turnover_nb.diagnose import diagnose
     print(diagnose(a.folder)); return 0
 
+# %% ../nbs/23_cli.ipynb #7446ba97
+@contextmanager
+def fits():
+    "A bar on the screen for a row of fits"
+    from tqdm import tqdm
+    with tqdm(desc='fits', disable=None, leave=False) as bar:
+        def progress(done, total): bar.total = total; bar.update(done - bar.n)
+        yield progress
+
+def what_if(a) -> int:
+    from turnover_nb.run import load_data
+    from turnover_nb.what_if import share_figure, what_if
+    with fits() as progress:
+        survey = load_data(a.data, a.codebook, a.employees)[0]
+        result = what_if(survey, a.posts, a.group, a.target, a.reference, a.seed, a.codebook or None, ordinal=a.ordinal, n_boot=a.resamples, progress=progress)
+    print(result)
+    if a.out: share_figure(result).savefig(result.save(a.out)/'shares.png'); print('written:', a.out)
+    return 0
+
+def tastes(a) -> int:
+    from turnover_nb.run import load_data
+    from turnover_nb.tastes import tastes
+    with fits() as progress: result = tastes(load_data(a.data, a.codebook, a.employees)[0], a.pay, a.ordinal, a.seed, a.resamples, progress=progress)
+    print(result)
+    if a.out: print('written:', result.save(a.out))
+    return 0
+
+# %% ../nbs/23_cli.ipynb #74cf9ca9
 def synthetic(a) -> int:
     from turnover_nb.synthetic import make_synthetic, write_synthetic
     print('written:', write_synthetic(make_synthetic(n_employees=a.employees, seed=a.seed), a.folder, a.format)); return 0
@@ -144,6 +201,6 @@ def schema(a) -> int:
 def main(argv=None) -> int:
     "Entry point of `turnover-nb`"
     a = parser().parse_args(argv)
-    try: return globals()[a.command](a)
+    try: return globals()[a.command.replace('-', '_')](a)
     except (ValueError, OSError, RuntimeError) as e: print(f'turnover-nb: {e}', file=sys.stderr); return 2
     except KeyboardInterrupt: print('turnover-nb: stopped; what is finished stays, go on with --resume', file=sys.stderr); return 130

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, ValidationError
 from .errors import DataError, did_you_mean, listed, some
 from .sections import (Attribute, Categorical, Design, Feature, File, Hash, Interactions, Label, Labels, Likelihood, Long,
                                   Model, Multi,
-    Numeric, Ordinal, Pairs, PostCategorical, PostOrdinal, Posts, RelationColumn, Time, Turnover, problem, _many, _text)
+    Numeric, Ordinal, Pairs, PostCategorical, PostOrdinal, Posts, RelationColumn, ResponseTime, Time, Turnover, problem, _many, _text)
 from .tables import RELATION_KINDS
 
 # %% auto #0
@@ -61,6 +61,8 @@ class Codebook(Model):
     turnover: Turnover|None = Field(None, description='the label: who leaves')
     likelihood: Annotated[Likelihood, BeforeValidator(_named)]|None = Field(None,
         description='stated likelihood of leaving: an extra training target, never a feature')
+    response_time: Annotated[ResponseTime, BeforeValidator(_named)]|None = Field(None,
+        description='how long each person took, from the platform: a sign of careless answers, never a feature by itself')
     group: Labels = Field((), description='column(s) to split by, e.g. the firm')
     time: Annotated[Time, BeforeValidator(_named)]|None = Field(None, description='column to split by time')
     protected: Annotated[dict[Label, tuple[float, ...]], BeforeValidator(_protected)] = Field(
@@ -121,7 +123,7 @@ def check_sections(codebook:Codebook, file=None):
                                                    expected='a turnover section, a preference section, or both')
     if c.table is None:
         if p is None or p.form == 'pairs': raise bad('table', 'there is no employee table', expected='table: {file: …}')
-        lost = [k for k in ('id', 'features', 'relations', 'turnover', 'likelihood', 'group', 'time', 'protected', 'drop') if getattr(c, k)]
+        lost = [k for k in ('id', 'features', 'relations', 'turnover', 'likelihood', 'response_time', 'group', 'time', 'protected', 'drop') if getattr(c, k)]
         if lost: raise bad(lost[0], 'there is no employee table to read it from', expected='table: {file: …}, or no such section')
     elif c.id is None and p is not None and p.form != 'pairs':
         raise bad('id', 'the choices name employees, but the employee table has no id', expected='id: the column of the employee id')
@@ -212,17 +214,17 @@ def codebook_schema() -> dict:
     also(p['features'], 'additionalProperties', {'enum': ['numeric', 'categorical']}); also(p['relations'], 'additionalProperties', text)
     for name in ('Design', 'Long', 'Posts'):
         also(s['$defs'][name]['properties']['attributes'], 'additionalProperties', {'enum': ['numeric', 'categorical']})
-    for name in ('table', 'likelihood', 'time'): p[name]['anyOf'].insert(0, text)
+    for name in ('table', 'likelihood', 'response_time', 'time'): p[name]['anyOf'].insert(0, text)
     table = {k: p['protected'].pop(k) for k in ('type', 'additionalProperties')}
     p['protected']['anyOf'] = [text, {'type': 'array', 'items': text}, table]
     return s
 
 # %% ../nbs/00_codebook.ipynb #f319493d
-SECTIONS = (Codebook, File, Numeric, Ordinal, Categorical, Multi, RelationColumn, Turnover, Likelihood, Time, Hash, Pairs, Design, Long,
+SECTIONS = (Codebook, File, Numeric, Ordinal, Categorical, Multi, RelationColumn, Turnover, Likelihood, ResponseTime, Time, Hash, Pairs, Design, Long,
             Interactions, Posts)
 PLACES = ('top level', 'table', 'features: type numeric', 'features: type ordinal', 'features: type categorical', 'features: type multi',
           'relations',
-          'turnover', 'likelihood', 'time', 'hash', 'preference: form pairs', 'preference.design', 'preference: form long',
+          'turnover', 'likelihood', 'response_time', 'time', 'hash', 'preference: form pairs', 'preference.design', 'preference: form long',
           'preference: form interactions', 'preference.posts')
 
 def reference() -> str:

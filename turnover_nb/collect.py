@@ -50,11 +50,11 @@ def _one(values, what:str, folder):
     found = Counter(values)
     if len(found) > 1: raise ValueError(f'{folder}: runs of different {what} in one sweep: {dict(found)}')
 
-RANDOM = ('random_forest', 'mlp', *PRESETS)             # models whose seed changes the scores on one and the same split
+RANDOM = ('random_forest', 'mlp', *(p for p in PRESETS if p != 'best'))     # models whose seed always changes the scores on one and the same split; `best` without network and choices has no randomness
 
 def refuse_twins(runs:Runs):
     "Raise when two seeds of a variant have bit-identical predictions: one run counted twice"
-    same = runs.manifest['plan']['protocol'] in ('time', 'group')    # seeds may share a test set there, and a model without randomness then repeats itself
+    same = runs.manifest['plan']['protocol'] in ('time', 'group') or runs.manifest['plan'].get('splits')    # seeds may share a test set there, and a model without randomness then repeats itself
     seen = {}
     for r, p in zip(runs.results, runs.paths):
         if same and r.model not in RANDOM: continue

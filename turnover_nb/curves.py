@@ -7,11 +7,11 @@ from __future__ import annotations
 import numpy as np, pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.pyplot import Line2D
-from .figures import GREY, PALETTE, edges, grid, head, key, label, remark
+from .figures import GREY, PALETTE, canvas, edges, grid, head, key, label, remark
 from .words import EN, Words
 
 # %% auto #0
-__all__ = ['POINTS', 'mean_curves', 'curves_figure', 'reliability_figure', 'threshold_curves', 'threshold_figure']
+__all__ = ['POINTS', 'mean_curves', 'curves_figure', 'reliability_figure', 'threshold_curves', 'threshold_figure', 'known_figure']
 
 # %% ../nbs/21a_curves.ipynb #5714cf72
 def mean_curves(
@@ -95,3 +95,21 @@ def threshold_figure(
     edges(axes, w('threshold'), ''); remark(fig, note)
     key(fig, [Line2D([], [], color=c) for c in names.values()] + [Line2D([], [], ls='', marker='o', color='white', mec='black')], [*map(w, names), w('test')])
     return fig
+
+# %% ../nbs/21a_curves.ipynb #9342f45b
+def known_figure(
+    curves:dict,                        # variant -> frame by number of known answers, see `utility.curve_of`
+    flat:dict|None=None,                # 'accuracy', 'log_loss' -> value of the majority choice
+    w:Words=EN, note:str=''
+) -> Figure:
+    "Two panels, dots with intervals moved aside a little so that they do not cover each other"
+    fig, axes = canvas(2, 3.4, 3., w=w); n = len(curves); shift = lambda i: (i - (n - 1)/2)*.5/max(n, 4)
+    for ax, k in zip(axes, ('accuracy', 'log_loss')):
+        for i, d in enumerate(curves.values()):
+            x = d.index.to_numpy() + shift(i); c = PALETTE[i % len(PALETTE)]
+            ax.plot(x, d[k], '-o', color=c, lw=1.3, ms=3.5); ax.vlines(x, d[f'{k}_low'], d[f'{k}_high'], color=c, lw=.8, alpha=.7)
+        if flat and flat.get(k) is not None: ax.axhline(flat[k], color=GREY, lw=1, ls=':')
+        ax.set(xlabel=w('k_known'), ylabel=w(k)); ax.locator_params(axis='x', integer=True)
+    handles = [Line2D([], [], color=PALETTE[i % len(PALETTE)], marker='o', ms=3.5) for i in range(n)]; names = [label(v, w) for v in curves]
+    if flat: handles.append(Line2D([], [], color=GREY, ls=':')); names.append(label('majority', w))
+    remark(fig, note); key(fig, handles, names); return fig

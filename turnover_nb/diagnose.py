@@ -64,6 +64,7 @@ class RunFiles:
 
     @property
     def graph_model(self) -> bool: return bool(self.history) or self.results.model in PRESETS
+
     @property
     def stages(self) -> list: "Names, in order"; return list(dict.fromkeys(r['stage'] for r in self.history))
     def epochs(self, stage:str='') -> list: "Records of a stage; empty: the last"; return [r for r in self.history if r['stage'] == (stage or self.stages[-1])]
@@ -229,6 +230,7 @@ def selected_epoch(f:RunFiles) -> Finding:
     key, title = 'selected_epoch', lambda s: s.replace('stage', 'stage ')
     if not f.history or any(f.best(s) is None for s in f.stages): return finding(key, NOT_RECORDED)
     e = {f'{s}_{k}': v for s in f.stages for k, v in (('epoch', f.best(s)), ('epochs', len(f.epochs(s))))}
+    if f.config['family'] == 'statistical': return finding(key, f'None was selected: stages have a fixed number of steps, {", ".join(str(len(f.epochs(s))) for s in f.stages)}, and the last is kept.', steps=f.best() + 1, **e)
     n, last, before = f.best() + 1, title(f.stages[-1]), title(f.stages[-2]) if len(f.stages) > 1 else 'its random start'
     text = '; '.join(f'{title(s)}: epoch {f.best(s)} of {len(f.epochs(s))} run, counted from 0' for s in f.stages).capitalize()
     text += f'. {last.capitalize()} is {count(n, "optimiser step")} away from {before}.'
@@ -250,7 +252,7 @@ def task_conflict(f:RunFiles) -> Finding:
     "Mean cosine of the tasks' gradients over the recorded epochs, share below zero, and the same up to the kept epoch"
     key, of = 'task_conflict', lambda records: [r['gradient_cosine'] for r in records if r.get('gradient_cosine') is not None]
     if f.results.turnover is None or f.results.preference is None: return finding(key, 'Not applicable: the run has one task.')
-    if not (v := of(f.history)): return finding(key, NOT_RECORDED)
+    if not (v := of(f.history)): return finding(key, NOT_RECORDED if f.config['family'] == 'gnn' or not f.config['two_stages'] else 'Not applicable: each task is trained in a stage of its own.')
     e, before = batch_interval(v), of(f.kept)
     word = verdict(e, 'conflict', 'mixed', 'agreement') or 'too few'
     negative = np.mean(np.array(v) < 0); text = f'The cosine of the two gradients is {ci(e)} on average over {count(len(v), "recorded epoch")}, below zero in {negative:.0%}'
@@ -289,8 +291,8 @@ def scale(f:RunFiles) -> Finding:
     text += verdict(change, f': they are too {"large" if c < 1 else "small"} for a likelihood.', ': no evidence that they are mis-scaled.', ': the scalar does not carry over to the test set.') or '.'
     text += verdict(gain, ' Rescaled, they beat the guess.', ' Rescaled, there is no evidence that they beat the guess.', ' Rescaled, they are worse than the guess.')
     if c <= 0: return finding(key, text + ' The validation people choose the lower utility at least as often.', 'No scale mends a ranking that is no better than chance: see `standing`.', **e)
-    if wrong and f.graph_model and 'margin' in f.config['preference_loss']: text += ' The margin loss is no likelihood: its margin, not how often people choose, sets the differences.'
-    return finding(key, text, "Rescale by the validation people before reading probabilities from the utilities (accuracy stays), or train with preference_loss='choice'." * bool(wrong), **e)
+    if wrong and f.graph_model and f.config['family'] == 'gnn' and 'margin' in f.config['preference_loss']: text += ' The margin loss is no likelihood: its margin, not how often people choose, sets the differences.'
+    more = ", or train with preference_loss='choice'" * (f.config['family'] == 'gnn'); return finding(key, text, f'Rescale by the validation people before reading probabilities from the utilities (accuracy stays){more}.' * bool(wrong), **e)
 
 # %% ../nbs/20a_diagnose.ipynb #5a5d8eef
 def overfit(f:RunFiles) -> Finding:
@@ -341,7 +343,7 @@ def diagnose(
 ) -> Diagnosis:
     "Answer the questions about a run from its own files; ValueError names the file where the folder is no finished run"
     f = read_files(run, n_boot); r = f.results
-    if f.graph_model: return Diagnosis(r.variant, [ask(f) for ask in FINDINGS])
+    if f.graph_model: return Diagnosis(r.variant, [ask(f) for ask in FINDINGS if f.config['family'] == 'gnn' or ask not in (hard_negatives, false_negatives, margin)])
     return Diagnosis(r.variant, [ask(f) for ask, has in ((f1_at_half, r.turnover), (scale, r.preference), (standing, True)) if has])
 
 # %% ../nbs/20a_diagnose.ipynb #a7d9d3e8

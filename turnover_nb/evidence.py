@@ -7,7 +7,8 @@ from __future__ import annotations
 from functools import cached_property
 import numpy as np, pandas as pd
 from .collect import Runs, samples
-from .compare import BETTER, SAME, UNKNOWN, WORSE, compare_frames, comparable, holm, person_draws, refuse_unpaired, same_test, unit_frames, verdict
+from .collect import RANDOM
+from .compare import BETTER, SAME, UNKNOWN, WORSE, compare_frames, comparable, holm, person_draws, refuse_unpaired, same_test, unit_frames, unit_values, variance_parts, verdict
 from .config import GROUPS, PRESETS
 from .figures import BASELINES, label
 from .metrics import interval
@@ -18,7 +19,7 @@ from .words import EN, Words
 __all__ = ['P2', 'CHANGES', 'F1_BAR', 'ACCURACY_BAR', 'SHARE', 'SEEDS', 'MIN_GROUP', 'Evidence', 'metric_is_lower',
            'verdict_word', 'by_person', 'difference_table', 'bar', 'ablation_rows', 'path_pairs', 'change_table',
            'judge', 'judge_all', 'excess', 'targets', 'f1_criteria', 'criteria_table', 'suppressed', 'group_table',
-           'person_mean']
+           'person_mean', 'variation_table']
 
 # %% ../nbs/22a_evidence.ipynb #81b4a31f
 class Evidence:
@@ -76,10 +77,10 @@ def bar(e:Evidence, task:str, protocol:str='cold') -> str|None:
     names = e.names(task, protocol)
     return None if len(names) < 2 else next((v for b in order if (v := e.name(b, task, protocol))), names[0])
 
-def ablation_rows(e:Evidence, task:str, metric:str, protocol:str='cold') -> list:
-    "Each variant of v6 with one component off (and the trivial baseline) against v6; empty where there are none"
-    full = e.name('v6_twostage', task, protocol)
-    off = [v for b in GROUPS['ablations'][1:] if (v := e.name(b, task, protocol))]
+def ablation_rows(e:Evidence, task:str, metric:str, protocol:str='cold', group:str='ablations') -> list:
+    "Each variant of the first model of a group (`ablations`: v6, `parts`: best) with one component changed, and the trivial baseline, against it; empty where there are none"
+    whole, *others = GROUPS[group]; full = e.name(whole, task, protocol)
+    off = [v for b in others if (v := e.name(b, task, protocol))]
     if not full or not off: return []
     base = e.name('majority', task, protocol)
     return e.against(full, task, metric, [*off, *([base] if base else [])]).to_dict('records')
@@ -200,3 +201,16 @@ def person_mean(v:np.ndarray, person:np.ndarray, n_boot:int=1000) -> dict:
     "Mean with its interval by person"
     from turnover_nb.diagnose import mean_interval
     return mean_interval(v, person, n_boot)
+
+# %% ../nbs/22a_evidence.ipynb #6983c5df
+def variation_table(e:Evidence, task:str, metric:str, protocol:str='cold', w:Words=EN) -> pd.DataFrame|None:
+    "Standard deviation of a metric between splits (or repeats) and between model seeds (or folds), a row per model; None where no model with a seed of its own tells them apart"
+    rows, told = [], False
+    for v in e.names(task, protocol):
+        x = unit_values(e.runs, v, task, metric)
+        if not np.isfinite(x.value).all(): continue
+        random = e.runs.results[e.runs.of(v)[0]].model in RANDOM; parts = variance_parts(x, random)
+        sd = {r.source: r.sd for r in parts.itertuples() if r.sd is not None and r.source in ('split', 'model seed', 'repeat', 'fold')}
+        if sd: rows.append({w('model'): label(v, w), w('runs'): str(len(x)), w('splits'): str(x.split.nunique()), **{f'{w("sd")}, {w(k.removeprefix("model "))}': f'{s:.3f}' for k, s in sd.items()}})
+        told |= random and len(sd) > 1
+    return pd.DataFrame(rows).fillna('–') if told else None

@@ -6,17 +6,18 @@
 from __future__ import annotations
 import datetime, json, os, re, time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 import yaml
 import turnover_nb
-from .config import GROUPS, PRESETS, VARIANTS, make_config
+from .config import GROUPS, PRESETS, VARIANTS, family_settings, make_config
 from .engine import Job, Outcome, check_parameters, run_jobs
-from .run import MODELS, _shared, load_data, tasks_of, write_json
+from .populations import check_answers, check_model, check_use, weigh
+from .run import MODELS, _shared, load_data, load_quality, tasks_of, write_json
 
 # %% auto #0
 __all__ = ['experiment_notebook', 'parse_variant', 'expand', 'Plan', 'variants', 'plan_jobs', 'read_manifest', 'start', 'preload',
-           'check_plan', 'locked', 'sweep']
+           'check_plan', 'split_of', 'judge_once', 'locked', 'sweep']
 
 # %% ../nbs/19_experiment.ipynb #ed6af6d4
 def experiment_notebook(name:str) -> Path:
@@ -34,7 +35,9 @@ def parse_variant(name:str, config:dict|None=None) -> tuple:
     if words and model not in PRESETS: raise ValueError(f'plan: models: {name!r}: only graph models have settings ({", ".join(PRESETS)})')
     if bad := [w for w in words if '=' not in w]: raise ValueError(f'plan: models: {name!r}: {bad[0]!r} is not key=value')
     settings = {**(config or {}), **named, **{k: yaml.safe_load(v) for k, _, v in (w.partition('=') for w in words)}}
-    if model in PRESETS: make_config(model, **settings)
+    if model in PRESETS:
+        read = family_settings(make_config(model, **settings).family)
+        if bad := [w for w in words if w.partition('=')[0] not in read]: raise ValueError(f'plan: models: {name!r}: {bad[0]} would change nothing in {model}, which has settings of its own: {", ".join(sorted(read))}')
     return model, settings if model in PRESETS else {}
 
 # %% ../nbs/19_experiment.ipynb #f9761ca2
@@ -58,16 +61,20 @@ class Plan:
     preference: tuple = ('cold', 'warm')    # protocols of the preference task
     n_known: int = 3                    # warm: tasks that are known of a held-out person
     config: dict = field(default_factory=dict)      # settings of all graph models, see `Config`
+    splits: int = 0                     # seeds take turns on so many splits, which tells the two sources of variation apart; 0: a split for each seed
     device: str = 'cpu'                 # where graph models train: 'cpu', 'cuda' or 'mps'
+    quality: str = 'report'             # what is done with the quality of answers, see `populations.QUALITY`
 
     def __post_init__(self):
+        check_use(self.quality)
         if bad := [p for p in self.preference if p not in ('cold', 'warm')]: raise ValueError(f'plan: preference: unknown {bad[0]!r}; expected cold or warm')
         for k in ('models', 'seeds', 'preference'):
             v = getattr(self, k)
             if not v: raise ValueError(f'plan: no {k}')
             if len(set(v)) < len(v): raise ValueError(f'plan: {k} {list(v)} repeat themselves')
+        if self.splits < 0 or self.splits > len(self.seeds): raise ValueError(f'plan: splits {self.splits}: expected 1 … {len(self.seeds)}, the number of seeds, or 0 for a split each')
         make_config(**self.config)
-        for m in self.models: parse_variant(m, self.config)
+        for m in self.models: check_model(self.quality, parse_variant(m, self.config)[0])
 
 # %% ../nbs/19_experiment.ipynb #3ba47297
 def variants(plan:Plan, survey) -> dict:
@@ -85,12 +92,13 @@ def plan_jobs(plan:Plan, survey, folder:str|Path) -> list:
     "The `Job`s of a plan, its parameters checked against the notebook"
     notebook, jobs = experiment_notebook('run.ipynb'), []
     folds = range(plan.n_folds) if plan.protocol == 'kfold' else (-1,)
-    for seed in plan.seeds:
+    for i, seed in enumerate(plan.seeds):
+        split_seed = plan.seeds[i % plan.splits] if plan.splits else seed
         for fold in folds:
             for name, (variant, preference) in variants(plan, survey).items():
                 model, config = parse_variant(variant, plan.config)
-                p = dict(data=plan.data, codebook=plan.codebook, employees=plan.employees, model=model, variant=name, seed=seed, protocol=plan.protocol,
-                         n_folds=plan.n_folds, fold=fold, group=plan.group, preference=preference, n_known=plan.n_known, config=json.dumps(config), device=plan.device)
+                p = dict(data=plan.data, codebook=plan.codebook, employees=plan.employees, model=model, variant=name, seed=seed, split_seed=split_seed, protocol=plan.protocol,
+                         n_folds=plan.n_folds, fold=fold, group=plan.group, preference=preference, n_known=plan.n_known, config=json.dumps(config), quality=plan.quality, device=plan.device)
                 place = f'seed_{seed}' + (f'_fold_{fold}' if fold >= 0 else '')
                 jobs.append(Job(notebook, p, Path(folder)/name/place, f'{name} {place}'))
     check_parameters(notebook, jobs[0].parameters)
@@ -111,7 +119,7 @@ def start(plan:Plan, out:str|Path='outputs', experiment:str='main', resume:str|P
     if not re.fullmatch(r'[\w.-]+', experiment): raise ValueError(f'experiment name {experiment!r}: letters, digits, and . _ - only')
     want = json.loads(json.dumps(asdict(plan)))
     if resume is not None:
-        had = read_manifest(resume)['plan']
+        had = {f.name: f.default for f in fields(Plan)} | read_manifest(resume)['plan']     # an older plan lacks what was added since
         diff = [f'{k}: {had.get(k)!r} there, {want.get(k)!r} now' for k in want if had.get(k) != want[k]]
         if diff: raise ValueError(f'{resume}: belongs to another plan ({"; ".join(diff)})')
         return Path(resume)
@@ -133,15 +141,24 @@ def preload():
 
 def check_plan(plan:Plan, n_jobs:int=1) -> int:
     "Read the data and make every split once, before anything is written; returns the number of runs; raises what a run would raise"
-    from turnover_nb.split import make_split
     if n_jobs < 1: raise ValueError(f'jobs = {n_jobs}: at least 1')
     survey, _ = load_data(plan.data, plan.codebook, plan.employees)
     jobs = plan_jobs(plan, survey, 'unused')
-    for p in {tuple((k, j.parameters[k]) for k in ('seed', 'fold', 'preference')) for j in jobs}:
-        p = dict(p)
-        make_split(survey, plan.protocol, seed=p['seed'], fold=p['fold'] if p['fold'] >= 0 else None, n_folds=plan.n_folds, group=plan.group or None,
-                   preference=p['preference'], n_known=plan.n_known)
+    for p in {tuple(j.parameters[k] for k in ('split_seed', 'fold', 'preference')) for j in jobs}: check_answers(survey, plan.quality, len(split_of(plan, survey, *p).train))
     return len(jobs)
+
+def split_of(plan:Plan, survey, seed:int, fold:int, preference:str):
+    "The split of some runs of a plan"
+    from turnover_nb.split import make_split
+    return make_split(survey, plan.protocol, seed=seed, fold=fold if fold >= 0 else None, n_folds=plan.n_folds, group=plan.group or None, preference=preference, n_known=plan.n_known)
+
+def judge_once(plan:Plan, survey, jobs:list):
+    "P(genuine) for all runs of a plan: of everybody for the results and, where it decides who is learned from, of each split's training people; None for 'none'"
+    answers = load_quality(survey, plan.quality)
+    if plan.quality in ('weight', 'filter'):
+        todo = [j.parameters for j in jobs if not j.out.exists()]
+        for seed, fold in dict.fromkeys((p['split_seed'], p['fold']) for p in todo): weigh(answers, survey, split_of(plan, survey, seed, fold, plan.preference[0] if survey.choices is not None else 'cold'))
+    return answers
 
 @contextmanager
 def locked(folder:str|Path, patience:float=3.):
@@ -169,13 +186,14 @@ def sweep(
     "Run what is missing in `folder`; the runs share the data that is read here"
     key = plan.data, plan.codebook, plan.employees
     survey, truth = load_data(*key)
-    jobs = plan_jobs(plan, survey, folder)
+    jobs = plan_jobs(plan, survey, folder); shared = {key: (survey, truth)}
+    if any(not j.out.exists() for j in jobs) and (backend == 'ray' or engine == 'inprocess'): shared['quality', plan.quality, *key] = judge_once(plan, survey, jobs)
     with locked(folder):
         write_json(Path(folder)/'manifest.json', read_manifest(folder) | dict(runs=[j.out.relative_to(folder).as_posix() for j in jobs]))
         if backend == 'ray':
             from turnover_nb.cluster import run_jobs_ray
-            return run_jobs_ray(jobs, address, engine, progress, shared={key: (survey, truth)})
+            return run_jobs_ray(jobs, address, engine, progress, shared=shared)
         if engine == 'inprocess': preload()
-        _shared[key] = survey, truth
+        _shared.update(shared)
         try: return run_jobs(jobs, n_jobs, engine, progress)
         finally: _shared.clear()

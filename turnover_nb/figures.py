@@ -151,6 +151,7 @@ def embedding_figure(maps:dict, w:Words=EN) -> Figure:
 def _line(ax, h:pd.DataFrame, column:str, colour:str, name:str|None, best:int|None, lw:float=1.3):
     "One curve, with a dot at the chosen epoch"
     if column not in h or h[column].isna().all(): return
+    h = h[h[column].notna()]                                            # some models validate every tenth epoch
     ax.plot(h.epoch, h[column], color=colour, lw=lw, alpha=.9, label=name)
     if best is not None and best in set(h.epoch): ax.plot(best, h.set_index('epoch')[column][best], 'o', color=colour, ms=5, mec='white')
 
@@ -161,7 +162,7 @@ def training_figure(history:list, best:dict|list|None=None, note:str='') -> Figu
     best = best if isinstance(best, list) else [best or {}] * len(many)
     panels = [(s, f'{t}_loss') for s in dict.fromkeys(many[0].stage) for t in ('turnover', 'preference')
               if any(f'train_{t}_loss' in h and h.loc[h.stage == s, f'train_{t}_loss'].notna().any() for h in many)]
-    panels += [(many[0].stage.iloc[-1], 'margin')] if any(h.margin.nunique() > 1 for h in many) else []
+    panels += [(many[0].stage.iloc[-1], 'margin')] if any('margin' in h and h.margin.nunique() > 1 for h in many) else []
     fig, axes = canvas(len(panels), width=3.4 if len(panels) < 3 else 2.7, squeeze=False)
     for ax, (stage, what) in zip(axes[0], panels):
         for i, (h, b) in enumerate(zip(many, best)):

@@ -256,6 +256,8 @@ class Supervision:
     ptr: torch.Tensor                 # first row of each situation and the end, int64, shape [S + 1]
     situations: torch.Tensor          # number of each situation in the survey, int64, shape [S]
     rows: torch.Tensor                # number of each row in `survey.choices.table`, int64, shape [R]
+    turnover_weight: torch.Tensor|None = None     # training with `split.weight`: of each labelled employee, mean 1, float32, shape [m]
+    choice_weight: torch.Tensor|None = None       # … of each situation's employee, mean 1, float32, shape [S]
 
 @patch
 def supervision(self:Graph,
@@ -268,9 +270,18 @@ def supervision(self:Graph,
     who = people[~np.isnan(y[people])]
     like = np.full(s.n, np.nan) if s.likelihood is None else s.likelihood
     labels = (_long(loc['employee'][who]), *(torch.from_numpy(v[who].astype('float32')) for v in (y, like)))
-    if s.choices is None: return Supervision(*labels, *self._rows(np.zeros(0, 'int64'), loc))
-    keep = self._once(('situations', phase), lambda: self.split.situations(s, phase))
-    return Supervision(*labels, *self._rows(keep[~self._checked(phase, messages)[keep]], loc))
+    keep = np.zeros(0, 'int64') if s.choices is None else self._once(('situations', phase), lambda: self.split.situations(s, phase))
+    if s.choices is not None: keep = keep[~self._checked(phase, messages)[keep]]
+    return Supervision(*labels, *self._rows(keep, loc), **(self._weights(who, keep) if phase == 'train' and self.split.weight is not None else {}))
+
+@patch
+def _weights(self:Graph, who:np.ndarray, keep:np.ndarray) -> dict:
+    "Weights of labelled employees and of situations of the survey, each with mean 1; ValueError where they are all 0"
+    w = self._once('weight', lambda: self.split.weights(self.survey.n)); out = {}
+    for k, v in dict(turnover_weight=w[who], choice_weight=w[self._once('answered by', lambda: self.survey.choices.employee)[keep]] if len(keep) else w[:0]).items():
+        if len(v) and not v.sum() > 0: raise ValueError(f'{k}: all {len(v):,} weights are 0, nobody would be learned from')
+        out[k] = torch.from_numpy((v/v.mean() if len(v) else v).astype('float32'))
+    return out
 
 # %% ../nbs/07_graph.ipynb #fc926821
 @patch

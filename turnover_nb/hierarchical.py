@@ -5,7 +5,7 @@
 # %% ../nbs/15f_hierarchical.ipynb #d15137ba
 from __future__ import annotations
 import numpy as np, torch
-from .panel_logit import Panel, TasteModel, differences, take
+from .panel import Panel, TasteModel, differences, take
 
 # %% auto #0
 __all__ = ['identified_directions', 'hierarchical_bayes']

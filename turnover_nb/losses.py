@@ -10,10 +10,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 # %% auto #0
-__all__ = ['FocalLoss', 'difference', 'margin_loss', 'bpr_loss', 'MarginSchedule', 'AdaptiveMarginLoss', 'segment_log_softmax',
-           'choice_loss', 'sampled_softmax_loss']
+__all__ = ['weighed', 'FocalLoss', 'difference', 'margin_loss', 'bpr_loss', 'MarginSchedule', 'AdaptiveMarginLoss',
+           'segment_log_softmax', 'choice_loss', 'sampled_softmax_loss']
 
 # %% ../nbs/10_losses.ipynb #dc659a91
+def weighed(
+    x:Tensor,                           # a loss per situation or pair, [B] or [B, n]
+    weight:Tensor|None,                 # of the person behind it, mean 1, [B]; None: 1 each
+) -> Tensor:                            # shape of `x`
+    "Losses times the weights of their people"
+    return x if weight is None else x * (weight if x.dim() == 1 else weight[:, None])
+
 @dataclass(frozen=True)
 class FocalLoss:
     "Mean of −α_y (1 − p_y)^γ log p_y with α_1 = `alpha`, α_0 = 1 − `alpha` and p_1 = σ(logit) (Lin et al. 2017, eq. 5)"
@@ -26,12 +33,13 @@ class FocalLoss:
     def __call__(self,
         logit:Tensor,                   # [m]
         y:Tensor,                       # 1 or 0, or a probability in between, which weighs the two losses; [m]
+        weight:Tensor|None=None,        # of each person, mean 1; None: 1 each; [m]
     ) -> Tensor:                        # scalar
         "Finite, with a finite gradient, for any finite logit: powers are taken of log σ"
         if logit.shape != y.shape: raise ValueError(f'logit {list(logit.shape)} and y {list(y.shape)}: expected the same shape')
         yes, no = F.logsigmoid(logit), F.logsigmoid(-logit)             # log p, log(1 − p)
         loss = self.alpha * y * (self.gamma * no).exp() * yes + (1 - self.alpha) * (1 - y) * (self.gamma * yes).exp() * no
-        return -loss.mean()
+        return -weighed(loss, weight).mean()
 
 # %% ../nbs/10_losses.ipynb #c61d4bd9
 def difference(
@@ -43,13 +51,13 @@ def difference(
         raise ValueError(f'pos {list(pos.shape)} and neg {list(neg.shape)}: expected [B] and [B] or [B, n]')
     return pos - neg if neg.dim() == 1 else pos[:, None] - neg
 
-def margin_loss(pos:Tensor, neg:Tensor, margin:float=1.) -> Tensor:
-    "Mean of max(0, m − (s⁺ − s⁻)), shapes as in `difference`: the hinge of pairwise ranking (Herbrich et al. 2000; Joachims 2002)"
-    return F.relu(margin - difference(pos, neg)).mean()
+def margin_loss(pos:Tensor, neg:Tensor, margin:float=1., weight:Tensor|None=None) -> Tensor:
+    "Mean of max(0, m − (s⁺ − s⁻)), shapes as in `difference`, `weight` as in `weighed`: the hinge of pairwise ranking (Herbrich et al. 2000; Joachims 2002)"
+    return weighed(F.relu(margin - difference(pos, neg)), weight).mean()
 
-def bpr_loss(pos:Tensor, neg:Tensor) -> Tensor:
-    "Mean of −log σ(s⁺ − s⁻), shapes as in `difference`: Bayesian personalised ranking (Rendle et al. 2009)"
-    return -F.logsigmoid(difference(pos, neg)).mean()
+def bpr_loss(pos:Tensor, neg:Tensor, weight:Tensor|None=None) -> Tensor:
+    "Mean of −log σ(s⁺ − s⁻), shapes as in `difference`, `weight` as in `weighed`: Bayesian personalised ranking (Rendle et al. 2009)"
+    return -weighed(F.logsigmoid(difference(pos, neg)), weight).mean()
 
 # %% ../nbs/10_losses.ipynb #71cb2562
 @dataclass
@@ -94,11 +102,12 @@ class AdaptiveMarginLoss:
         pos:Tensor,                     # utilities of the chosen posts, [B]
         neg:Tensor,                     # utilities of their negatives, [B] or [B, n]
         is_hard:Tensor,                 # bool, shape of `neg`
+        weight:Tensor|None=None,        # of the person of each choice, mean 1; None: 1 each; [B]
     ) -> Tensor:                        # scalar
         d = difference(pos, neg)
         if is_hard.shape != d.shape: raise ValueError(f'is_hard {list(is_hard.shape)}: expected {list(d.shape)}')
         hinge = F.relu(self.schedule.margin - d)
-        return (torch.where(is_hard, self.hard_weight * hinge, hinge) - self.rank_weight * F.logsigmoid(d)).mean()
+        return weighed(torch.where(is_hard, self.hard_weight * hinge, hinge) - self.rank_weight * F.logsigmoid(d), weight).mean()
 
 # %% ../nbs/10_losses.ipynb #248868eb
 def segment_log_softmax(
@@ -113,9 +122,10 @@ def segment_log_softmax(
     e = (s - top[situation]).exp()
     return s - top[situation] - s.new_zeros(n).index_add(0, situation, e).log()[situation]
 
-def choice_loss(s:Tensor, situation:Tensor, chosen:Tensor, available:Tensor, n:int) -> Tensor:
-    "Mean negative log-likelihood of the chosen alternatives (McFadden 1974), arguments as in `segment_log_softmax`; chosen bool [R]"
-    return -segment_log_softmax(s, situation, available, n)[chosen].sum() / max(n, 1)
+def choice_loss(s:Tensor, situation:Tensor, chosen:Tensor, available:Tensor, n:int, weight:Tensor|None=None) -> Tensor:
+    "Mean negative log-likelihood of the chosen alternatives (McFadden 1974), arguments as in `segment_log_softmax`; chosen bool [R]; weight of each situation, mean 1, [n]"
+    each = segment_log_softmax(s, situation, available, n)[chosen]
+    return -weighed(each, None if weight is None else weight[situation[chosen]]).sum() / max(n, 1)
 
 # %% ../nbs/10_losses.ipynb #6634e2c3
 def sampled_softmax_loss(

@@ -89,25 +89,27 @@ def negatives(self:Objective, sup) -> tuple:
 # %% ../nbs/12a_objective.ipynb #d24a7468
 def to_device(x, device):
     "A `Supervision` with its tensors on `device`"
-    return x if x.chosen.device == torch.device(device) else replace(x, **{f.name: getattr(x, f.name).to(device) for f in fields(x)})
+    return x if x.chosen.device == torch.device(device) else replace(x, **{f.name: v.to(device) for f in fields(x) if (v := getattr(x, f.name)) is not None})
 
-def ranking_softmax(pos:Tensor, neg:Tensor, at:Tensor) -> Tensor:
+def ranking_softmax(pos:Tensor, neg:Tensor, at:Tensor, weight:Tensor|None=None) -> Tensor:
     "Mean of −log(e^{s⁺} / (e^{s⁺} + Σ_j e^{s_j})): the chosen posts' utilities [S] against the negatives' [m] of situations `at` [m]; `sampled_softmax_loss` for any number of negatives"
     S = len(pos); situation = torch.cat([torch.arange(S, device=at.device), at])
-    return choice_loss(torch.cat([pos, neg]), situation, torch.arange(len(situation), device=at.device) < S, torch.ones_like(situation, dtype=torch.bool), S)
+    return choice_loss(torch.cat([pos, neg]), situation, torch.arange(len(situation), device=at.device) < S, torch.ones_like(situation, dtype=torch.bool), S, weight)
 
 # %% ../nbs/12a_objective.ipynb #68f52265
 @patch
 def preference(self:Objective, model, z:dict, data, sup) -> Tensor:
     "Loss of the supervised choices, scalar"
     c, s = self.config, model.utility(z, data, sup.employee, sup.post)
-    if c.preference_loss == 'choice': return choice_loss(s, sup.situation, sup.chosen, sup.available, len(sup.ptr) - 1)
+    w = sup.choice_weight                                                                # [S], or None: all count alike
+    if c.preference_loss == 'choice': return choice_loss(s, sup.situation, sup.chosen, sup.available, len(sup.ptr) - 1, w)
     at, post, hard = (x.to(s.device) for x in self.negatives(to_device(sup, 'cpu')))   # [m]
     pos, neg = s[sup.chosen][at], model.utility(z, data, sup.employee[sup.ptr[:-1]][at], post)
-    if c.preference_loss == 'sampled_softmax': return ranking_softmax(s[sup.chosen], neg, at)
-    if c.preference_loss == 'adaptive_margin': return AdaptiveMarginLoss(c.hard_weight, c.rank_weight, self.schedule)(pos, neg, hard)
-    if c.preference_loss == 'margin': return margin_loss(pos, neg, c.margin)
-    return bpr_loss(pos, neg)
+    if c.preference_loss == 'sampled_softmax': return ranking_softmax(s[sup.chosen], neg, at, w)
+    if w is not None: w = w[at]
+    if c.preference_loss == 'adaptive_margin': return AdaptiveMarginLoss(c.hard_weight, c.rank_weight, self.schedule)(pos, neg, hard, w)
+    if c.preference_loss == 'margin': return margin_loss(pos, neg, c.margin, w)
+    return bpr_loss(pos, neg, w)
 
 @patch
 def regularisers(self:Objective, model, z:dict, data) -> list:
@@ -134,7 +136,7 @@ def step(self:Objective, model, data, sup, epoch:int, weights:tuple) -> tuple:
     if not tasks: raise ValueError(f'nothing to train on: {len(sup.turnover)} turnover labels, {len(sup.ptr) - 1} choices, weights α, β = {weights}')
     if 'preference' in tasks and self.sampler and self.config.hard_ratio and self.sampler.needs_refresh(epoch): self.refresh_cache(model, data, epoch)
     z, out = model(data), {}
-    if 'turnover' in tasks: out['turnover'] = self.turnover_loss(model.turnover(z, data)[sup.turnover_index], sup.turnover)
+    if 'turnover' in tasks: out['turnover'] = self.turnover_loss(model.turnover(z, data)[sup.turnover_index], sup.turnover, weight=sup.turnover_weight)
     if 'preference' in tasks: out['preference'] = self.preference(model, z, data, sup)
     both = self.uncertainty is not None and min(weights) > 0
     return (self.uncertainty(out) if both else fixed_weights(*weights)(out)) + sum(self.regularisers(model, z, data)), out

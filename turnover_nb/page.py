@@ -4,14 +4,14 @@
 
 # %% ../nbs/22c_page.ipynb #46523e24
 from __future__ import annotations
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from fastcore.basics import patch
 import numpy as np, pandas as pd
 from .collect import load_runs, run_table, samples, summary
 from .config import GROUPS
 from .curves import POINTS, curves_figure, mean_curves, reliability_figure, threshold_figure
-from .evidence import Evidence, ablation_rows, bar, by_person, change_table, criteria_table, difference_table, path_pairs, targets
+from .evidence import Evidence, ablation_rows, bar, by_person, change_table, criteria_table, difference_table, path_pairs, targets, variation_table
 from .figures import dot_figure, forest_figure, label, path_figure
 from .report import cell, data_note, facts, figure, save_table, save_text, seed_count, span, split_note
 from .words import cjk_font, figure_words, words
@@ -84,6 +84,13 @@ def ties(self:Page, rows:list) -> str:
     return self.w('n_ties') if rows[0]['metric'] == 'aupr' and any('majority' in (r['variant'], r['reference']) for r in rows) else ''
 
 @patch
+def variation(self:Page, task:str, metric:str, protocol:str='cold', name:str=''):
+    "Variation between splits and between model seeds, or why it is not told apart"
+    w = self.w; d = variation_table(self.evidence, task, metric, protocol, w)
+    if d is None: return self.say(w('variation_together')) if len(self.runs.manifest['plan']['seeds']) > 1 else None
+    self.table(d, f'{name}_variation', w('h_variation', metric=w(metric)), self.join(self.split, self.n_note(task, protocol, w)))
+
+@patch
 def forest(self:Page, rows:list, ref:str, metric:str, name:str, note:str):
     "Differences as dots with intervals by person, best on top"
     w, fw = self.w, self.fw; shown = [dict(variant=r['variant'], **by_person(r)) for r in rows if r['difference'] is not None]
@@ -108,7 +115,7 @@ def turnover(self:Page):
     if not rows: return
     from IPython.display import display
     display(save_table(rows, 'turnover', self.out, 'turnover', w('t_turnover', data=self.what), self.join(self.split, self.n_note('turnover', w=w)), w))
-    self.dots(rows, 'aupr', 'turnover_aupr', self.n_note('turnover')); self.differences('turnover', 'aupr', name='turnover')
+    self.dots(rows, 'aupr', 'turnover_aupr', self.n_note('turnover')); self.differences('turnover', 'aupr', name='turnover'); self.variation('turnover', 'aupr', name='turnover')
     self.turnover_curves()
 
 # %% ../nbs/22c_page.ipynb #2f8890f1
@@ -154,6 +161,7 @@ def preference(self:Page, protocol:str):
     self.say(f'## {w(f"h_{protocol}", k=self.runs.manifest["plan"]["n_known"])}', w('p_preference'))
     display(save_table(rows, 'preference', self.out, name, w('t_preference', protocol=w(protocol), data=self.what), self.join(self.split, self.n_note('preference', protocol, w)), w))
     self.dots(rows, 'accuracy', f'{name}_accuracy', self.n_note('preference', protocol)); self.differences('preference', 'accuracy', protocol, name)
+    self.variation('preference', 'accuracy', protocol, name)
 
 # %% ../nbs/22c_page.ipynb #1367ee75
 KINDS = (('turnover', 'aupr', 'cold'), ('preference', 'accuracy', 'cold'), ('preference', 'accuracy', 'warm'))
@@ -174,13 +182,14 @@ def comparison(self:Page):
 def kinds(self:Page, of) -> dict: "(task, metric, protocol) -> rows of `of(evidence, …)`, those that are not empty"; return {k: r for k in KINDS if len(r := of(self.evidence, *k))}
 
 @patch
-def ablations(self:Page):
-    "Each component of v6 off alone"
-    w = self.w; found = self.kinds(ablation_rows); self.say(f'## {w("h_ablations")}', w('p_ablations') if found else w('no_ablations'))
+def ablations(self:Page, group:str='ablations'):
+    "Each component of v6 off alone; or each part of best (`parts`), where there is one"
+    w = self.w; found = self.kinds(partial(ablation_rows, group=group))
+    if found or group == 'ablations': self.say(f'## {w(f"h_{group}")}', w(f'p_{group}') if found else w(f'no_{group}'))
     have = {v.removesuffix('_warm') for rows in found.values() for r in rows for v in (r['variant'], r['reference'])}
-    if found and (missing := [label(b, w) for b in GROUPS['ablations'] if b not in have]): self.say(w('p_ablations_missing', what=', '.join(missing)))
+    if found and (missing := [label(b, w) for b in GROUPS[group] if b not in have]): self.say(w('p_ablations_missing', what=', '.join(missing)))
     for (task, metric, protocol), rows in found.items():
-        name = f'ablations_{task}' + (f'_{protocol}' if task == 'preference' else ''); k = metric if task == 'turnover' else f'{protocol}_{metric}'
+        name = f'{group}_{task}' + (f'_{protocol}' if task == 'preference' else ''); k = metric if task == 'turnover' else f'{protocol}_{metric}'
         self.table(difference_table(rows, w), name, w('t_difference', metric=w(k), reference=label(rows[0]['reference'], w)),
                    self.join(self.n_note(task, protocol, w), self.ties(rows)), pd.DataFrame(rows))
         self.forest(rows, rows[0]['reference'], k, name, self.n_note(task, protocol))

@@ -49,7 +49,7 @@ def training(self:Page):
         self.epochs(second, both('preference'), 'stage2', w('t_training2'), fw('preference_loss'), suffix)
         right = {v: last_stage(t, 'valid_preference_accuracy') for v, t in runs.items() if second[v]}
         self.epochs(right, dict(valid_preference_accuracy=''), 'stage2_accuracy', w('t_accuracy'), fw('preference_accuracy'), suffix, sharey=True)
-        moved = {v: t for v, t in second.items() if any(h.margin.nunique() > 1 for _, h in t)}
+        moved = {v: t for v, t in second.items() if any('margin' in h and h.margin.nunique() > 1 for _, h in t)}
         if not moved and any(second.values()) and not suffix: self.say(f'### {w("t_margin")}', w('p_margin_fixed'))
         self.epochs(moved, dict(margin=''), 'margin', w('t_margin'), fw('margin'), suffix, sharey=True)
         hard = {v: last_stage(t, 'sampler_share_hard') for v, t in runs.items()}; hard = {v: t for v, t in hard.items() if any((h.sampler_share_hard > 0).any() for _, h in t)}

@@ -14,7 +14,8 @@ from .tables import Survey
 # %% auto #0
 __all__ = ['FEWEST', 'CUTS', 'CAVEAT', 'item_answers', 'longstring', 'moments', 'irv', 'row_correlation', 'keyed', 'even_odd',
            'synonyms', 'mahalanobis', 'choice_loglik', 'indices', 'Quality', 'people', 'split', 'mean_correlation',
-           'genuine', 'weights', 'populations', 'counts', 'sign_table', 'summary']
+           'genuine', 'weights', 'populations', 'shown', 'flag_counts', 'counts', 'sign_facts', 'sign_table', 'facts',
+           'summary']
 
 # %% ../nbs/15b_quality.ipynb #6ad1302b
 def item_answers(survey:Survey) -> tuple[np.ndarray, np.ndarray, list]:
@@ -106,10 +107,10 @@ def choice_loglik(
 # %% ../nbs/15b_quality.ipynb #7dbb10f4
 def indices(
     survey:Survey,
-    seconds:np.ndarray|None=None,       # time that each person took, s, NaN unknown, shape [n]; no role of the codebook holds it
+    seconds:np.ndarray|None=None,       # time that each person took, s, NaN unknown, shape [n]; None: what the codebook names under `response_time`
 ) -> pd.DataFrame:                      # a row per employee; signs that the questionnaire does not allow are left out
     "The classical signs. ValueError for times that are negative or of another length"
-    codes, x, parts = item_answers(survey); out = {}
+    codes, x, parts = item_answers(survey); out, seconds = {}, survey.seconds if seconds is None else seconds
     if x.shape[1]:
         out = dict(longstring=longstring(codes), irv=irv(x))
         if len(parts) > 2: out['even_odd'] = even_odd([x[:, s] for s in parts])
@@ -192,14 +193,17 @@ def genuine(
     "P(genuine) of each person. ValueError for fewer than four items and four choice tasks, or fewer than 30 people to fit on"
     data = batteries(survey, choices); items = [t for t in data if not t.coin]
     rows = np.arange(survey.n) if rows is None else np.unique(rows)
-    if len(rows) < 30: raise ValueError(f'{len(rows)} people to fit on: expected at least 30')
-    mixture, tried = fit_mixture(data, rows, seed)
-    odds = log_odds(mixture, data); p = expit(odds)
-    for a in (odds, p): a.flags.writeable = False                                       # fixed from here on
-    table = pd.DataFrame([dict(classes=c.name, parameters=c.mixture.n_parameters(data), loglik=c.e.loglik, bic=c.bic, icl=c.icl,
-                               chosen=c.mixture is mixture) for c in tried])
-    together = {k: mean_correlation(items, w) for k, w in (('all', np.ones(survey.n)), ('genuine', p), ('other', 1 - p))} if items else {}
-    return Quality(survey.name, p, odds, float(mixture.share[0]), table, together, indices(survey, seconds), sum(t.codes.shape[1] for t in items),
+    if len(rows) < 30: raise ValueError(f'{survey.name}: {len(rows)} people to fit on: expected at least 30')
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(1):                                                          # the number of processors changes no bit
+        mixture, tried = fit_mixture(data, rows, seed)
+        odds = log_odds(mixture, data); p = expit(odds)
+        for a in (odds, p): a.flags.writeable = False                                   # fixed from here on
+        table = pd.DataFrame([dict(classes=c.name, parameters=c.mixture.n_parameters(data), loglik=c.e.loglik, bic=c.bic, icl=c.icl,
+                                   chosen=c.mixture is mixture) for c in tried])
+        together = {k: mean_correlation(items, w) for k, w in (('all', np.ones(survey.n)), ('genuine', p), ('other', 1 - p))} if items else {}
+        signs = indices(survey, seconds)
+    return Quality(survey.name, p, odds, float(mixture.share[0]), table, together, signs, sum(t.codes.shape[1] for t in items),
                    sum(t.codes.shape[1] for t in data if t.coin), len(tried[0].e.r), survey.synthetic)
 
 # %% ../nbs/15b_quality.ipynb #8f6c97e8
@@ -221,40 +225,61 @@ def populations(quality:Quality) -> dict[str, np.ndarray]:
     return dict(all=np.ones(len(quality.p_genuine), bool), genuine=quality.genuine)
 
 # %% ../nbs/15b_quality.ipynb #67c6d1fa
-def counts(flagged:np.ndarray, genuine:np.ndarray) -> list[str]:
-    "How many are flagged: all, genuine, the others; small counts and what would reveal them are hidden"
+def shown(n:int) -> int|None: "A count, None where it is small"; return n if n == 0 or n >= FEWEST else None
+
+def flag_counts(flagged:np.ndarray, genuine:np.ndarray) -> list:
+    "How many are flagged: all, [flagged, people] of the genuine and of the others; None for small counts and what would reveal them"
     n = [int((flagged & m).sum()) for m in (np.ones_like(genuine), genuine, ~genuine)]
-    size = [len(genuine), int(genuine.sum()), int((~genuine).sum())]
-    hide = any(0 < k < FEWEST for k in n[1:]) or any(0 < s < FEWEST for s in size[1:])
-    return [people(n[0])] + ['–' if hide or not s else f'{k:,} of {s:,}' for k, s in zip(n[1:], size[1:])]
+    size = [int(genuine.sum()), int((~genuine).sum())]
+    hide = any(0 < k < FEWEST for k in (*n[1:], *size))
+    return [shown(n[0])] + [None if hide or not s else [k, s] for k, s in zip(n[1:], size)]
+
+def counts(flagged:np.ndarray, genuine:np.ndarray) -> list[str]:
+    "The same in words"
+    n, *parts = flag_counts(flagged, genuine)
+    return [f'fewer than {FEWEST}' if n is None else f'{n:,}'] + ['–' if p is None else f'{p[0]:,} of {p[1]:,}' for p in parts]
+
+def sign_facts(quality:Quality) -> list[dict]:
+    "A dict per sign: sign, flagged, of_genuine, of_others (as `flag_counts`; None without a cut), median_genuine, median_others, source"
+    rows, g = [], quality.genuine
+    median = lambda s: round(float(s.median()), 4) if s.notna().sum() >= FEWEST else None
+    for k, (_, cut, source) in CUTS.items():
+        if k not in quality.indices: continue
+        s = quality.indices[k]
+        n = [None]*3 if cut is None else flag_counts(cut(s, quality.n_items).to_numpy(), g)
+        rows.append(dict(sign=k, cut=cut is not None, flagged=n[0], of_genuine=n[1], of_others=n[2], median_genuine=median(s[g]), median_others=median(s[~g]), source=source))
+    return rows
 
 def sign_table(quality:Quality) -> pd.DataFrame:
     "A row per sign: the usual cut and its source, how many it flags in all, among the genuine and among the others, and the medians"
-    rows, g = [], quality.genuine
-    median = lambda s: f'{s.median():.2f}' if s.notna().sum() >= FEWEST else '–'
-    for k, (words, cut, source) in CUTS.items():
-        if k not in quality.indices: continue
-        s = quality.indices[k]
-        n = ['–']*3 if cut is None else counts(cut(s, quality.n_items).to_numpy(), g)
-        rows.append({'sign': k.replace('_', ' '), 'careless when': words, 'flagged': n[0], 'of the genuine': n[1], 'of the others': n[2],
-                     'median, genuine': median(s[g]), 'median, others': median(s[~g]), 'source': source})
-    return pd.DataFrame(rows)
+    of, two = lambda p: '–' if p is None else f'{p[0]:,} of {p[1]:,}', lambda x: '–' if x is None else f'{x:.2f}'
+    return pd.DataFrame([{'sign': r['sign'].replace('_', ' '), 'careless when': CUTS[r['sign']][0],
+                          'flagged': ('–' if not r['cut'] else f'fewer than {FEWEST}') if r['flagged'] is None else f'{r["flagged"]:,}',
+                          'of the genuine': of(r['of_genuine']), 'of the others': of(r['of_others']), 'median, genuine': two(r['median_genuine']),
+                          'median, others': two(r['median_others']), 'source': r['source']} for r in sign_facts(quality)])
 
 # %% ../nbs/15b_quality.ipynb #01eeb5ec
 CAVEAT = ('P(genuine) says whether a record\'s answers depend on each other as a person\'s do. It is no proof of fraud, it misses much of '
           'straight-lining (answers that depend on each other perfectly; see longstring), and it is for aggregates, never for a decision about one person. '
           'Fix weight or filter before an outcome is looked at, and report both populations, all and genuine.')
 
+def facts(quality:Quality) -> dict:
+    "What may be written down of all people together, JSON-ready: numbers of fewer than five, and what would reveal them, are None"
+    q, n, k = quality, len(quality.p_genuine), int(quality.genuine.sum()); both = not 0 < min(k, n - k) < FEWEST
+    low, high = stats.binomtest(min(q.n_fitted, round(q.share*q.n_fitted)), q.n_fitted).proportion_ci(method='wilson')
+    share = dict(value=q.share, low=float(low), high=float(high)) if min(k, n - k) >= FEWEST and q.several else None
+    return dict(people=n, items=q.n_items, tasks=q.n_tasks, fitted=q.n_fitted, several=q.several, genuine=k if both else None, share=share,
+                unclear=shown(int(((q.p_genuine > .1) & (q.p_genuine < .9)).sum())), mixtures=q.criteria.round(1).to_dict('records'),
+                correlation={g: None if r is None else round(r, 4) for g, r in q.correlation.items()}, signs=sign_facts(q))
+
 def summary(quality:Quality) -> str:
     "The section in words"
-    q, n = quality, len(quality.p_genuine)
+    q, n, f = quality, len(quality.p_genuine), facts(quality)
     text = [f'{q.name}{" (synthetic)" if q.synthetic else ""}: {n:,} people, {q.n_items} items and {q.n_tasks} choice tasks; no outcome was used.']
-    best, one = q.criteria[q.criteria.chosen].iloc[0], q.criteria.iloc[0]
+    best, one, s = q.criteria[q.criteria.chosen].iloc[0], q.criteria.iloc[0], f['share']
     if q.several:
-        shown = bool(min(q.genuine.sum(), (~q.genuine).sum()) >= FEWEST)
-        low, high = stats.binomtest(round(q.share*q.n_fitted), q.n_fitted).proportion_ci(method='wilson')
         text += [f'{split(q.genuine)[0].upper()}{split(q.genuine)[1:]}'
-                 + f'; estimated share of genuine records {q.share:.3f} (95 % interval over people {low:.3f} to {high:.3f})'*shown + '.',
+                 + ('' if s is None else f'; estimated share of genuine records {s["value"]:.3f} (95 % interval over people {s["low"]:.3f} to {s["high"]:.3f})') + '.',
                  f'Unclear, between .1 and .9: {people(int(((q.p_genuine > .1) & (q.p_genuine < .9)).sum()))}.',
                  f'Preferred: {best.classes}, ICL {best.icl:,.0f} against {one.icl:,.0f} for one class, BIC {best.bic:,.0f} against {one.bic:,.0f}.']
     else: text += [f'One class is preferred (BIC {q.bic["one_class"]:,.0f} against {q.bic["mixture"]:,.0f} for the best mixture): no careless records are told apart; a small share may go unnoticed.']

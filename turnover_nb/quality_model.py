@@ -7,14 +7,16 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 import re
 import numpy as np, pandas as pd
-from scipy.special import logsumexp
+from functools import lru_cache
+from scipy.special import gammaln
 from .features import model_features
 from .tables import Survey
 
 # %% auto #0
 __all__ = ['THETA', 'GENERAL', 'RHO', 'KERNEL', 'RIDGE', 'Battery', 'item_batteries', 'choice_batteries', 'batteries', 'normal',
-           'log_softmax', 'level_scores', 'item_log_probabilities', 'Mixture', 'careless_probabilities', 'Expectation',
-           'expectation', 'item_newton', 'maximisation', 'start', 'em', 'Candidate', 'candidate', 'orders', 'extend',
+           'log_softmax', 'logsumexp', 'level_scores', 'item_log_probabilities', 'Mixture', 'careless_probabilities',
+           'Expectation', 'expectation', 'item_newton', 'maximisation', 'start', 'em', 'Candidate',
+           'dirichlet_multinomial', 'item_saving', 'candidate', 'orders', 'dependence', 'independent', 'extend',
            'fit_mixture', 'log_odds']
 
 # %% ../nbs/15c_quality_model.ipynb #5618bd39
@@ -68,8 +70,8 @@ def batteries(
     "Everything that P(genuine) is made from. ValueError for fewer than four items and four choices"
     items, tasks = item_batteries(survey), choice_batteries(survey) if choices else []
     n = [sum(t.codes.shape[1] for t in ts) for ts in (items, tasks)]
-    if max(n) < 4: raise ValueError(f'{survey.name}: {n[0]} ordinal items in batteries of three or more and {n[1]} choice tasks that show all the same posts: '
-                                    'expected at least four items or four tasks')
+    if max(n) < 4: raise ValueError(f'{survey.name}: {n[0]} ordinal items in batteries of three or more' + (f' and {n[1]} choice tasks that show all the same posts: '
+                                    'expected at least four items or four tasks' if choices else ': expected at least four'))
     return items + tasks
 
 # %% ../nbs/15c_quality_model.ipynb #6b4e2791
@@ -83,6 +85,12 @@ def log_softmax(x:np.ndarray, axis:int=1) -> np.ndarray:
     x = x - x.max(axis, keepdims=True)
     return x - np.log(np.exp(x).sum(axis, keepdims=True))
 
+def logsumexp(x:np.ndarray, axis:int=1, keepdims:bool=False) -> np.ndarray:
+    "Logarithm of a sum of exponentials of finite numbers"
+    top = x.max(axis, keepdims=True); out = np.log(np.exp(x - top).sum(axis, keepdims=True)) + top
+    return out if keepdims else out.squeeze(axis)
+
+@lru_cache
 def level_scores(k:int) -> np.ndarray: "0..k−1 with mean 0 and variance 1, shape [k]"; s = np.arange(k) - (k - 1)/2; return s/s.std()
 
 KERNEL = np.stack([normal((THETA - r*GENERAL[:, None])/np.sqrt(1 - r*r)) for r in RHO])     # P(θ | g) for each ρ, [19, 9, 13]
@@ -154,6 +162,13 @@ def expectation(mixture:Mixture, hots:list) -> Expectation:
 # %% ../nbs/15c_quality_model.ipynb #58bf1e1d
 RIDGE = .25                             # prior precision of a slope: sd 2
 
+@lru_cache
+def _design(k:int) -> tuple:
+    "Derivatives of the logits by k − 1 intercepts and a slope: [k·13, k], by node [13, k, k], and their products [k·13, k·k]"
+    Q = len(THETA); D = np.zeros((k, Q, k)); D[np.arange(1, k), :, np.arange(k - 1)] = 1; D[:, :, -1] = level_scores(k)[:, None]*THETA
+    flat = D.reshape(k*Q, k)
+    return flat, D.transpose(1, 0, 2), (flat[:, :, None]*flat[:, None]).reshape(k*Q, k*k)
+
 def item_newton(
     b:np.ndarray, a:np.ndarray,         # where to start, shapes [J, k] and [J]
     counts:np.ndarray,                  # expected answers per level and node, shape [J, k, 13]
@@ -162,9 +177,7 @@ def item_newton(
 ) -> tuple[np.ndarray, np.ndarray]:     # intercepts (the first level's is 0) and slopes
     "Newton steps for the items of a battery, shortened for an item where one overshoots"
     (J, k), Q = b.shape, len(THETA)
-    D = np.zeros((k, Q, k)); D[np.arange(1, k), :, np.arange(k - 1)] = 1; D[:, :, -1] = level_scores(k)[:, None]*THETA
-    flat, by_node = D.reshape(k*Q, k), D.transpose(1, 0, 2)                                  # parameters: k − 1 intercepts, slope
-    square = (flat[:, :, None]*flat[:, None]).reshape(k*Q, k*k)
+    flat, by_node, square = _design(k)
     pen = np.full(k, 1e-3); pen[-1] = RIDGE if trait else 1e9
     log_p = lambda x: log_softmax((x@flat.T).reshape(J, k, Q))
     value = lambda x: (counts*log_p(x)).sum((1, 2)) - .5*(pen*x**2).sum(1)
@@ -226,9 +239,29 @@ class Candidate:
     @property
     def name(self) -> str: return ' + '.join(['genuine', *(f'careless ({k})' for k in self.mixture.kinds)])
 
-def candidate(data:list, mixture:Mixture, e:Expectation) -> Candidate:
+def dirichlet_multinomial(
+    n:np.ndarray,                       # answers per level, may be expected ones, shape [J, k]
+    h:np.ndarray,                       # mean of the prior, shape [k]
+    a:float,                            # its concentration
+) -> float:
+    "log-likelihood of the answers to J items whose shares come from a Dirichlet distribution, the shares integrated out"
+    return float((gammaln(a) - gammaln(a + n.sum(1)) + (gammaln(n + a*h) - gammaln(a*h)).sum(1)).sum())
+
+def item_saving(mixture:Mixture, data:list, hots:list, r:np.ndarray) -> float:
+    "What a prior around the class's habit takes off the penalty of `item` classes: BIC charges every share as if nothing were known of it"
+    out, items = 0., [(h, t, c) for h, t, c in zip(hots, data, mixture.careless) if not t.coin]; scales = {t.k for _, t, _ in items}
+    for c, kind in enumerate(mixture.kinds):
+        if kind != 'item': continue
+        n = [(r[:, 1 + c]@h).reshape(-1, t.k) for h, t, _ in items]
+        habit = {k: sum(m.sum(0) for m in n if m.shape[1] == k) + .5 for k in scales}; habit = {k: v/v.sum() for k, v in habit.items()}
+        prior = max(sum(dirichlet_multinomial(m, habit[m.shape[1]], a) for m in n) for a in 2.**np.arange(13))
+        fitted = sum((m*np.log(p[c])).sum() for m, (_, _, p) in zip(n, items))
+        out += (sum(m.size - len(m) for m in n) - sum(k - 1 for k in scales) - 1)*np.log(len(r)) - 2*(fitted - prior)
+    return float(out)
+
+def candidate(data:list, hots:list, mixture:Mixture, e:Expectation) -> Candidate:
     "Criteria of a fitted mixture, smaller is better"
-    bic = -2*e.loglik + mixture.n_parameters(data)*np.log(len(e.r))
+    bic = -2*e.loglik + mixture.n_parameters(data)*np.log(len(e.r)) - item_saving(mixture, data, hots, e.r)
     return Candidate(mixture, e, bic, bic - 2*(e.r*np.log(np.maximum(e.r, 1e-300))).sum())
 
 def orders(hots:list, data:list, c:Candidate, sub:np.ndarray, n:int, rng:np.random.Generator) -> list:
@@ -237,15 +270,39 @@ def orders(hots:list, data:list, c:Candidate, sub:np.ndarray, n:int, rng:np.rand
     f = [s for h, t in zip(hots, data) if not t.coin for v in [h.reshape(len(h), -1, t.k)@level_scores(t.k)] for s in ((v - v.mean(0)).mean(1), (v - v.mean(0)).std(1))]
     return [x, -x] + ([np.stack([s/(s.std() + 1e-9) for s in f], 1)@rng.normal(size=len(f)) for _ in range(n)] if f else [])
 
+# %% ../nbs/15c_quality_model.ipynb #762d83f7
+def dependence(
+    items:list,                         # answers 0..k−1 per battery, −1 missing, each [n, J]
+    weight:np.ndarray,                  # of each person, [n]
+) -> float:                             # 0 where answers are independent, whatever the number of people; 0 for fewer than five
+    "Mean over the pairs of items of a battery of their squared weighted correlation, less what chance gives: r² − (1 − r²)/(n − 2), n the effective number of people (Wherry 1931)"
+    if weight.sum() < 5: return 0.
+    n, out = weight.sum()**2/(weight**2).sum(), [np.zeros(0)]
+    for c in items:
+        ok = c >= 0; v = weight[:, None]*ok; d = np.where(ok, c - (v*c).sum(0)/np.maximum(v.sum(0), 1e-12), 0.)*np.sqrt(weight)[:, None]
+        s = d.T@d; sd = np.sqrt(np.diag(s)); i, j = np.triu_indices(len(s), 1); keep = sd[i]*sd[j] > 1e-9
+        r2 = (s[i, j][keep]/(sd[i]*sd[j])[keep])**2; out.append(r2 - (1 - r2)/max(n - 2, 1))
+    out = np.concatenate(out)
+    return float(out.mean()) if len(out) else 0.
+
+def independent(
+    items:list,                         # as for `dependence`
+    r:np.ndarray,                       # P(class | answers), genuine first, shape [n, 1 + C]
+) -> bool:
+    "Do the answers of the last class depend on each other by less than a tenth of the genuine's, give or take three standard errors?"
+    w = r[:, -1]; pairs = sum(c.shape[1]*(c.shape[1] - 1)//2 for c in items)
+    if not pairs or w.sum() < 5: return True
+    return dependence(items, w) <= .1*max(dependence(items, r[:, 0]), 0) + 3*np.sqrt(2/pairs)*(w**2).sum()/w.sum()**2
+
 # %% ../nbs/15c_quality_model.ipynb #adc12ea8
-def extend(data:list, hots:list, last:Candidate, kind:str, sub:np.ndarray, scores:list) -> Candidate:
-    "One more careless class"
-    few = [h[sub] for h in hots]; r, kinds, found = last.e.r[sub], last.mixture.kinds + (kind,), []
+def extend(data:list, hots:list, items:list, last:Candidate, kind:str, sub:np.ndarray, scores:list) -> Candidate:
+    "One more careless class, from a start that leads to an independent one if there is any"
+    few, part = [h[sub] for h in hots], [c[sub] for c in items]; r, kinds, found = last.e.r[sub], last.mixture.kinds + (kind,), []
     for s in scores:
         o = np.argsort(s, kind='stable'); u = np.empty(len(o)); u[o] = np.cumsum(r[o, 0])
         z = np.where(u > (.1 if kind == 'flat' else .5)*u.max(), .9, .1)[:, None]*r[:, :1]
         found.append(em(data, few, start(data, few, np.concatenate([z, r[:, 1:], r[:, :1] - z], 1), kinds), steps=15))
-    return candidate(data, *em(data, hots, max(found, key=lambda f: f[1].loglik)[0]))
+    return candidate(data, hots, *em(data, hots, max(found, key=lambda f: (independent(part, f[1].r), f[1].loglik))[0]))
 
 def fit_mixture(
     data:list,                          # of `Battery`
@@ -253,21 +310,22 @@ def fit_mixture(
     seed:int=0,                         # of the starts and of the samples
     most:int=4,                         # careless classes at most
     starts:int=8,                       # splits that are tried per class
-    strong:float=10.,                   # gain of ICL that one more class must bring
+    strong:float=10., each:float=2.,    # gain of ICL that one more class must bring, and for each of its members
     max_fit:int=10_000,                 # people to fit on at most: a random sample of `rows`
 ) -> tuple[Mixture, list[Candidate]]:   # the preferred mixture; the candidates considered, one class first
     "Fit, and choose the classes by ICL"
     rng = np.random.default_rng(seed)
-    rows = np.sort(rng.permutation(rows)[:max_fit]); hots = [t.hot(rows) for t in data]
+    rows = np.sort(rng.permutation(rows)[:max_fit]); hots, items = [t.hot(rows) for t in data], [t.codes[rows] for t in data if not t.coin]
     sub = np.sort(rng.permutation(len(rows))[:3_000]); few = [h[sub] for h in hots]
-    best = candidate(data, *em(data, hots, start(data, hots, np.ones((len(rows), 1))))); tried = [best]
+    best = candidate(data, hots, *em(data, hots, start(data, hots, np.ones((len(rows), 1))))); tried = [best]
     while len(best.mixture.kinds) < most:
         scores = orders(few, data, best, sub, starts - 2, rng)
         kinds = ['flat']*('flat' not in best.mixture.kinds) + ['scale', 'item']*(not all(t.coin for t in data))
-        new = [extend(data, hots, best, k, sub, scores[:3] if k == 'flat' else scores) for k in kinds]
+        new = [extend(data, hots, items, best, k, sub, scores[:3] if k == 'flat' else scores) for k in kinds]
         tried += new
-        if not new or min(c.icl for c in new) > best.icl - strong: break
-        best = min(new, key=lambda c: c.icl)
+        good = [c for c in new if best.icl - c.icl >= max(strong, each*c.e.r[:, -1].sum()) and independent(items, c.e.r)]
+        if not good: break
+        best = min(good, key=lambda c: c.icl)
     return best.mixture, tried
 
 # %% ../nbs/15c_quality_model.ipynb #860b7f25

@@ -36,7 +36,8 @@ def about_models(runs:Runs, w:Words, summaries:dict) -> dict:
     p = runs.manifest['plan']; names = lambda keep: ', '.join(dict.fromkeys(label(v, w) for v in runs.variants if keep(v.removesuffix('_warm'))))
     audit = {c['name']: c for r in runs.results for c in r.audit['checks']}; copies = [c for k, c in audit.items() if 'copies the label' in k]
     metrics = [w(k) for at in (('turnover', 'cold'), ('preference', 'cold'), ('preference', 'warm')) for s in list(summaries.get(at, {}).values())[:1] for k, e in s.items() if isinstance(e, dict)]
-    seeds = len(p['seeds']); return dict(
+    seeds, q = len(p['seeds']), runs.results[0].quality or {}; return dict(
+        r4b=w('x_quality', use=q['use']) if q.get('found') else None,
         r4c=w('x_transform'), r5a=w('x_models', models=names(lambda v: True)), r5c=split_note(runs, w), r5d=w('x_select'),
         r5e=w('x_hyper', settings=json.dumps(p['config']) if p['config'] else w('x_none')), r5f=names(lambda v: v in BASELINES) or None,
         r6a=w('x_leak', passed=audit_passed(runs, w)), r6b=w('x_depend', protocol=p['protocol']), r6c=copies[0]['detail'] if copies else None,

@@ -123,7 +123,7 @@ def split_note(runs:Runs, w:Words=EN) -> str:
     "How people were divided, in words"
     r, p = runs.results[0].split, runs.manifest['plan']; seeds = seed_count(len(p['seeds']), w)
     if p['protocol'] == 'kfold': return w('split_kfold', k=p['n_folds'], seeds=seeds)
-    return w('split_other', protocol=p['protocol'], train=f'{r.n_train:,}', valid=f'{r.n_valid:,}', test=f'{r.n_test:,}', seeds=seeds)
+    return w('split_shared' if p.get('splits') else 'split_other', k=p.get('splits'), protocol=p['protocol'], train=f'{r.n_train:,}', valid=f'{r.n_valid:,}', test=f'{r.n_test:,}', seeds=seeds)
 
 def environment_of(runs:Runs, i:int=0) -> dict: "environment.json of a run"; return json.loads((runs.paths[i]/'environment.json').read_text('utf-8'))
 

@@ -14,10 +14,11 @@ from .tables import Survey
 from .config import PRESETS, Config, config_yaml, make_config
 
 # %% auto #0
-__all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'Scores', 'tasks_of', 'baseline_scores', 'model_graph',
-           'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'Estimate', 'SplitFacts',
-           'DataFacts', 'Preference', 'Results', 'results_schema', 'predictions', 'environment', 'clean', 'write_json',
-           'Run', 'protected_groups', 'bayes_scores', 'explicit_choices', 'run_one', 'write_run', 'show_metrics']
+__all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'load_quality', 'Scores', 'tasks_of', 'baseline_scores',
+           'model_graph', 'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'evaluate_genuine',
+           'Estimate', 'SplitFacts', 'DataFacts', 'Preference', 'Population', 'Results', 'results_schema',
+           'predictions', 'environment', 'clean', 'write_json', 'Run', 'protected_groups', 'bayes_scores',
+           'explicit_choices', 'run_one', 'write_run', 'show_metrics']
 
 # %% ../nbs/18_run.ipynb #a1eb045b
 _shared = {}            # data that a sweep has read for its forked runs: arguments of `load_data` -> its result
@@ -38,6 +39,16 @@ def load_data(
     from turnover_nb.survey import read_survey
     return read_survey(data, codebook), None
 
+def load_quality(
+    survey:Survey,                      # from `load_data` with the other arguments
+    use:str='report',                   # what is done with the quality of answers, see `populations.QUALITY`
+    *key                                # arguments of `load_data`
+):                                      # `populations.Answers`, or None for 'none'
+    "P(genuine) of the people of a run, made before any outcome is looked at; a sweep makes it once for all its runs"
+    if ('quality', use, *key) in _shared: return _shared['quality', use, *key]
+    from turnover_nb.populations import judge_answers
+    return judge_answers(survey, use)
+
 # %% ../nbs/18_run.ipynb #8e136147
 MODELS = dict(majority=('turnover', 'preference'), logistic=('turnover',), random_forest=('turnover',), mlp=('turnover',), xgboost=('turnover',),
               conditional_logit=('preference',), latent_class=('preference',), mixed_logit=('preference',), hierarchical=('preference',), **{p: ('turnover', 'preference') for p in PRESETS})
@@ -51,6 +62,8 @@ class Scores:
     history: list = field(default_factory=list)     # a dict per epoch
     embedding: pd.DataFrame|None = None # of graph models: employee, x, y, share_x, share_y of the test people, see `checkpoint.embedding_map`
     checkpoints: dict = field(default_factory=dict) # stage -> state of the model at its best epoch, for torch.save
+    tastes: pd.DataFrame|None = None    # of choice models: what the choices say, see `tastes.run_tastes`
+    curve: pd.DataFrame|None = None     # scores by test person and number of known answers, see `tastes.run_curve`
 
 def tasks_of(survey:Survey, model:str) -> list:
     "Tasks that `model` can do on `survey`; raises ValueError when there is none"
@@ -73,8 +86,10 @@ def baseline_scores(survey:Survey, split, model:str, seed:int) -> Scores:
         out.turnover = np.full(survey.n, np.nan); held = np.concatenate([split.valid, split.test])
         out.turnover[held] = f.predict(X[held]); out.facts['turnover'] = dict(chosen=f.chosen)
     if 'preference' in tasks:
+        from turnover_nb.tastes import run_curve, run_tastes
         f = fit_preference(model, survey.choices, None, split, survey, seed)
         out.utility = f.utility; out.facts['preference'] = dict(chosen=f.chosen)
+        out.tastes, out.curve = run_tastes(model, f, survey, split), run_curve(f, survey, split, seed)
     return out
 
 def model_graph(survey:Survey, split, config:Config):
@@ -86,28 +101,33 @@ def model_graph(survey:Survey, split, config:Config):
 def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None, device:str='cpu') -> Scores:
     "Train the graph model, and score by what it was trained on"
     from turnover_nb.checkpoint import checkpoint, embedding_map, false_negatives, predict
+    from turnover_nb.statistical import learned
+    from turnover_nb.tastes import graph_curve
     from turnover_nb.trainer import fit
     trained = fit(graph, config, seed, progress, resume, device)
     out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history), negatives=false_negatives(trained.model, graph, config.cache_size)), history=trained.history,
                  checkpoints={s: checkpoint(trained, graph, s) for s in trained.states})
+    if config.family == 'statistical': out.facts['learned'] = learned(trained.model, graph)
     m = embedding_map(trained.model, graph)
-    out.embedding = pd.DataFrame(dict(employee=survey.ids[m['people']], x=m['xy'][:, 0], y=m['xy'][:, 1], share_x=m['share'][0], share_y=m['share'][1]))
+    if m: out.embedding = pd.DataFrame(dict(employee=survey.ids[m['people']], x=m['xy'][:, 0], y=m['xy'][:, 1], share_x=m['share'][0], share_y=m['share'][1]))
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
     if survey.choices is not None: out.utility = np.full(len(survey.choices.table), np.nan)
     for phase in ('valid', 'test'):
         p = predict(trained.model, graph, phase)
         if out.turnover is not None: out.turnover[p['people']] = p['turnover']
         if out.utility is not None: out.utility[p['rows']] = p['utility']
+    out.curve = graph_curve(trained.model, graph, seed)
     return out
 
 # %% ../nbs/18_run.ipynb #fc9ffdc8
 def _rng(seed:int) -> np.random.Generator: "Generator of the bootstrap: of its own, so that models on one split share resamples"; return np.random.default_rng([seed, 7])
 
-def evaluate_turnover(survey:Survey, split, p:np.ndarray, seed:int=0, n_boot:int=1000) -> dict:
-    "Metrics of the test people at the threshold chosen on the validation people"
+def evaluate_turnover(survey:Survey, split, p:np.ndarray, seed:int=0, n_boot:int=1000, only:np.ndarray|None=None) -> dict:
+    "Metrics of the test people (`only`: of those where it is True, bool [n]) at the threshold chosen on the validation people"
     from turnover_nb.metrics import best_threshold, turnover_metrics
     y = survey.turnover
     valid, test = (x[np.isfinite(y[x])] for x in (split.valid, split.test))
+    if only is not None: test = test[only[test]]
     return turnover_metrics(y[test], p[test], threshold=best_threshold(y[valid], p[valid]), n_boot=n_boot, rng=_rng(seed))
 
 def target_rows(survey:Survey, situations:np.ndarray) -> tuple:
@@ -116,11 +136,25 @@ def target_rows(survey:Survey, situations:np.ndarray) -> tuple:
     new = np.concatenate([[0], np.cumsum(size)]).astype('int64')
     return np.repeat(ptr[situations] - new[:-1], size) + np.arange(new[-1]), new
 
-def evaluate_preference(survey:Survey, split, utility:np.ndarray, seed:int=0, n_boot:int=1000, phase:str='test') -> dict:
-    "Metrics of the choice situations of the test people that were to be predicted"
+def evaluate_preference(survey:Survey, split, utility:np.ndarray, seed:int=0, n_boot:int=1000, phase:str='test', only:np.ndarray|None=None) -> dict:
+    "Metrics of the choice situations of the test people (`only`: of those where it is True, bool [n]) that were to be predicted"
     from turnover_nb.metrics import preference_metrics
-    s = split.situations(survey, phase); rows, ptr = target_rows(survey, s); t = survey.choices.table.iloc[rows]
+    s = split.situations(survey, phase)
+    if only is not None: s = s[only[survey.choices.employee[s]]]
+    rows, ptr = target_rows(survey, s); t = survey.choices.table.iloc[rows]
     return preference_metrics(utility[rows], ptr, t.chosen.to_numpy(), t.available.to_numpy(), survey.choices.employee[s], n_boot=n_boot, rng=_rng(seed))
+
+def evaluate_genuine(survey:Survey, split, scores:Scores, answers, seed:int=0, n_boot:int=1000) -> dict|None:
+    "Task -> n and metrics of the genuine test people; both None where fewer than five are genuine, or not; without `answers` None"
+    from turnover_nb.populations import population_of
+    if answers is None: return None
+    out = {}
+    for task, score, f in (('turnover', scores.turnover, evaluate_turnover), ('preference', scores.utility, evaluate_preference)):
+        if score is None or task not in answers.of: continue
+        people = split.test[np.isfinite(survey.turnover[split.test])] if task == 'turnover' else np.unique(survey.choices.employee[split.situations(survey, 'test')])
+        n, only = population_of(answers.p(task), people)
+        out[task] = dict(n=n, metrics=f(survey, split, score, seed, n_boot, only=only) if n else None)
+    return out
 
 # %% ../nbs/18_run.ipynb #3daafd41
 SCHEMA_VERSION = 1
@@ -154,6 +188,11 @@ class Preference(_Closed):
     n_known: int
     metrics: dict[str, Estimate]
 
+class Population(_Closed):
+    "Results of a part of the test people; null where fewer than five people are inside, or outside"
+    n: int|None
+    metrics: dict[str, Estimate]|None
+
 class Results(_Closed):
     "results.json: one model on one split"
     schema_version: int = SCHEMA_VERSION
@@ -167,24 +206,28 @@ class Results(_Closed):
     bayes: dict[str, dict[str, float|int|None]]|None    # synthetic data: expected scores of the planted truth, on the same test people
     facts: dict                                 # chosen hyperparameters, best epochs
     audit: dict                                 # the leak audit: passed, checks
+    genuine: dict[str, Population]|None = None  # task -> results of the test people with P(genuine) ≥ .5, beside those of all above; null: not judged
+    quality: dict|None = None                   # use of the quality of answers, people in training, per task what was found; null in older files
 
 def results_schema() -> dict: "JSON schema of results.json"; return Results.model_json_schema()
 
 # %% ../nbs/18_run.ipynb #ecaada27
-def predictions(survey:Survey, split, scores:Scores) -> pd.DataFrame:
-    "Scores with their labels: task, phase, employee, situation, choice_task, alternative, score, probability, label"
+def predictions(survey:Survey, split, scores:Scores, answers=None) -> pd.DataFrame:
+    "Scores with their labels: task, phase, employee, situation, choice_task, alternative, score, probability, label, and with `answers` the person's P(genuine)"
     from turnover_nb.metrics import choice_probability
+    real = lambda task, people: {} if answers is None or task not in answers.of else dict(genuine=answers.p(task)[people])
     out = []
     for phase in ('valid', 'test'):
         people = split.people(phase)
         if scores.turnover is not None:
             out.append(pd.DataFrame(dict(task='turnover', phase=phase, employee=survey.ids[people], score=scores.turnover[people],
-                                         probability=scores.turnover[people], label=survey.turnover[people])))
+                                         probability=scores.turnover[people], label=survey.turnover[people], **real('turnover', people))))
         if scores.utility is not None:
             s = split.situations(survey, phase); rows, ptr = target_rows(survey, s); t, c = survey.choices.table.iloc[rows], survey.choices
             out.append(pd.DataFrame(dict(task='preference', phase=phase, employee=survey.ids[t.employee], situation=t.situation.to_numpy(),
                 choice_task=c.tasks[t.task], alternative=c.alternatives[t.alternative], score=scores.utility[rows],
-                probability=choice_probability(scores.utility[rows], ptr, t.available.to_numpy()), label=t.chosen.to_numpy(float), available=t.available.to_numpy())))
+                probability=choice_probability(scores.utility[rows], ptr, t.available.to_numpy()), label=t.chosen.to_numpy(float), available=t.available.to_numpy(),
+                **real('preference', t.employee.to_numpy()))))
     return pd.concat(out, ignore_index=True)
 
 # %% ../nbs/18_run.ipynb #6a4cf014
@@ -257,34 +300,40 @@ def run_one(
     n_boot:int=1000,
     progress=None,                      # called with each epoch's record
     resume=None,                        # file for the state of training: a killed run goes on from it
-    device:str='cpu'                    # where graph models train: 'cpu', 'cuda' or 'mps'
+    device:str='cpu',                   # where graph models train: 'cpu', 'cuda' or 'mps'
+    answers=None                        # from `load_quality`: results for the genuine too, and who counts in training
 ) -> Run:
     "Fit `model` on the training people of `split`, score the test people once, audit for leaks"
     from turnover_nb.audit import leak_audit
-    tasks, start = tasks_of(survey, model), time.perf_counter()
+    from turnover_nb.populations import quality_facts, weigh
+    tasks, start, whole = tasks_of(survey, model), time.perf_counter(), split
+    split, checks, used = weigh(answers, survey, split, model)
     config = config or make_config(model if model in PRESETS else 'hgt')
     survey = explicit_choices(survey, split, seed=seed)
     graph = model_graph(survey, split, config)
     scores = graph_scores(survey, split, graph, config, seed, progress, resume, device) if model in PRESETS else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start
-    audit = leak_audit(graph, split, scores=None, seed=seed)
+    audit = leak_audit(graph, split, scores=None, seed=seed).to_dict(); audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
     pref = dict(protocol=split.preference, n_known=split.n_known, metrics=evaluate_preference(survey, split, scores.utility, seed, n_boot)) if 'preference' in tasks else None
     results = Results(variant=variant or model, model=model, seed=seed,
-        split=dict(protocol=split.protocol, fold=split.fold, n_train=len(split.train), n_valid=len(split.valid), n_test=len(split.test)),
+        split=dict(protocol=split.protocol, fold=split.fold, n_train=len(whole.train), n_valid=len(split.valid), n_test=len(split.test)),
         data=dict(name=survey.name, synthetic=survey.synthetic, employees=survey.n, sources=survey.sources),
         turnover=evaluate_turnover(survey, split, scores.turnover, seed, n_boot) if 'turnover' in tasks else None, preference=pref,
-        bayes=clean(bayes_scores(truth, survey, split, tasks)), facts=clean(scores.facts), audit=clean(audit.to_dict()))
-    return Run(results, scores, predictions(survey, split, scores), config, seconds, device if model in PRESETS else 'cpu', protected_groups(survey, split))
+        bayes=clean(bayes_scores(truth, survey, whole, tasks)), facts=clean(scores.facts), audit=clean(audit),
+        genuine=evaluate_genuine(survey, split, scores, answers, seed, n_boot), quality=clean(quality_facts(answers, used)))
+    return Run(results, scores, predictions(survey, split, scores, answers), config, seconds, device if model in PRESETS else 'cpu', protected_groups(survey, split))
 
 # %% ../nbs/18_run.ipynb #1b080234
 def write_run(run:Run, out:str|Path) -> Path:
-    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json, <stage>_best.pt, embeddings.parquet and, where there are protected columns, groups.parquet into `out`"
+    "Write config.yaml, results.json, predictions.parquet, environment.json and, of graph models, <stage>_history.json, <stage>_best.pt, embeddings.parquet and, where there are protected columns, groups.parquet into `out`; of choice models tastes.parquet and known_curve.parquet"
     out = Path(out); out.mkdir(parents=True, exist_ok=True)
-    (out/'config.yaml').write_text(config_yaml(run.config), 'utf-8')
+    (out/'config.yaml').write_text(f'# quality of answers: {run.results.quality["use"]}\n' + config_yaml(run.config), 'utf-8')
     write_json(out/'results.json', run.results.model_dump())
     run.predictions.to_parquet(out/'predictions.parquet', index=False)
     if run.groups is not None: run.groups.to_parquet(out/'groups.parquet', index=False)
     if run.scores.embedding is not None: run.scores.embedding.to_parquet(out/'embeddings.parquet', index=False)
+    for name, d in dict(tastes=run.scores.tastes, known_curve=run.scores.curve).items():
+        if d is not None: d.to_parquet(out/f'{name}.parquet', index=False)
     write_json(out/'environment.json', dict(environment(run.device), seconds=run.seconds))
     for stage, state in run.scores.checkpoints.items():
         import torch

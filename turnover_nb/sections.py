@@ -14,7 +14,8 @@ from .tables import RELATION_KINDS
 # %% auto #0
 __all__ = ['Label', 'Labels', 'Levels', 'Range', 'Recode', 'Invalid', 'Feature', 'Attribute', 'Model', 'problem', 'File',
            'Described', 'Numeric', 'Ordinal', 'Categorical', 'Multi', 'RelationColumn', 'Turnover', 'Likelihood',
-           'Time', 'Hash', 'PostOrdinal', 'PostCategorical', 'Design', 'Pairs', 'Long', 'Posts', 'Interactions']
+           'Time', 'ResponseTime', 'Hash', 'PostOrdinal', 'PostCategorical', 'Design', 'Pairs', 'Long', 'Posts',
+           'Interactions']
 
 # %% ../nbs/00b_sections.ipynb #36e41c6d
 class Model(BaseModel):
@@ -191,6 +192,11 @@ class Time(Model):
     "When a row was observed"
     column: Label = Field(description='a date, a date with time, or a number such as a year')
     format: str|None = Field(None, description='strptime format, e.g. "%d/%m/%Y"; default: ISO dates (2024-01-31) or plain numbers')
+
+class ResponseTime(Described):
+    "How long a person took to answer: a sign of careless answers, never a feature by itself"
+    column: Label = Field(description='a number; a negative one is refused, for then the clock of the platform is off')
+    unit: Literal['seconds', 'minutes', 'milliseconds'] = Field('seconds', description='unit of the numbers')
 
 class Hash(Model):
     "Columns replaced by a keyed digest at reading"

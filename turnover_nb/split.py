@@ -27,8 +27,11 @@ class Split:
     preference: str                   # 'cold' | 'warm'
     n_known: int                      # warm: how many answers of each held-out person are known; cold: 0
     known: np.ndarray                 # situations of held-out people that are messages, bool, shape [n_situations]; cold: all False
+    weight: np.ndarray|None = None    # how much each training person counts in what training minimises, ≥ 0, float64, shape [n_train]; None: 1 each
 
     def __post_init__(self):
+        if (w := self.weight) is not None and (np.shape(w) != self.train.shape or not np.isfinite(w).all() or np.min(w) < 0 or not np.sum(w) > 0):
+            raise ValueError(f'weight of training people, shape {np.shape(w)}: expected {len(self.train)} finite numbers, none negative, not all 0')
         every = np.concatenate([self.people(p) for p in PHASES])
         for p in PHASES:
             if not len(x := self.people(p)): raise ValueError(f'{p}: no people')
@@ -45,6 +48,12 @@ class Split:
         people = self.people(phase)
         if survey.choices is None: return np.zeros(0, 'int64')
         return np.flatnonzero(np.isin(survey.choices.employee, people) & ~self.known)
+
+    def weights(self, n:int) -> np.ndarray|None:
+        "Weight of each of all `n` employees, 1 for those who are not in training; None where training people count alike"
+        if self.weight is None: return None
+        w = np.ones(n); w[self.train] = self.weight
+        return w
 
 # %% ../nbs/05_split.ipynb #43a3c441
 def strata(

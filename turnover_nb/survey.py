@@ -16,10 +16,10 @@ from .privacy import digest, refuse_identifying, salt_of
 from .tables import Relation, Survey
 
 # %% auto #0
-__all__ = ['Roles', 'resolve', 'check_roles', 'read_ids', 'read_turnover', 'read_likelihood', 'read_relation', 'read_managers',
-           'tie_posts', 'read_protected', 'check_table', 'read_employees', 'read_preference', 'read_survey', 'sizes_of',
-           'describe_values', 'describe_features', 'describe_choices', 'describe_labels', 'describe_relations',
-           'describe']
+__all__ = ['Roles', 'resolve', 'check_roles', 'read_ids', 'read_turnover', 'read_likelihood', 'read_seconds', 'read_relation',
+           'read_managers', 'tie_posts', 'read_protected', 'check_table', 'read_employees', 'read_preference',
+           'read_survey', 'sizes_of', 'describe_values', 'describe_features', 'describe_choices', 'describe_labels',
+           'describe_relations', 'describe']
 
 # %% ../nbs/03_survey.ipynb #a3445127
 @dataclass
@@ -27,7 +27,7 @@ class Roles:
     "Which column of the employee table plays which role"
     features: dict = field(default_factory=dict)   # feature → its columns
     relations: dict = field(default_factory=dict)  # relation → its columns
-    single: dict = field(default_factory=dict)     # id, turnover, likelihood, time, group, protected, preference.tasks → columns
+    single: dict = field(default_factory=dict)     # id, turnover, likelihood, response_time, time, group, protected, preference.tasks → columns
     drop: list = field(default_factory=list)
     hash: list = field(default_factory=list)
 
@@ -54,7 +54,7 @@ def resolve(codebook:Codebook, names:list[str], file) -> Roles:
                                                                  value=v.column, expected='one column')
     tasks = c.preference.tasks if c.preference and c.preference.form == 'pairs' else ()
     for k, cols in dict(id=[c.id], turnover=[getattr(c.turnover, 'column', None)], likelihood=[getattr(c.likelihood, 'column', None)],
-                        group=c.group,
+                        group=c.group, response_time=[getattr(c.response_time, 'column', None)],
                         time=[getattr(c.time, 'column', None)], protected=c.protected).items(): r.single[k] = find(filter(None, cols), k)
     r.single['preference.tasks'] = find(tasks, 'preference.tasks')
     return r
@@ -105,6 +105,13 @@ def read_likelihood(col:Column, spec, codebook:Codebook) -> np.ndarray:
     col = col.without((*codebook.missing, *spec.missing)); levels = levels_of(codebook, spec); lo, hi = spec.range
     if not levels: return (to_numbers(col, range=spec.range) - lo) / (hi - lo)
     code, _ = to_codes(col, levels, what='likelihood'); return np.where(code < 0, np.nan, code / (len(levels) - 1))
+
+def read_seconds(col:Column, spec, codebook:Codebook) -> np.ndarray:
+    "Time that each person took, s, float64 [n], NaN = missing. Raises `DataError`"
+    col = col.without((*codebook.missing, *spec.missing)); x = to_numbers(col); bad = x < 0; there = col.codes >= 0
+    if bad.any(): raise DataError(f'{int(bad.sum()):,} of {int(there.sum()):,} response times are negative', file=col.file, column=col.name, row=col.rows[bad].tolist(), key='response_time',
+                                  expected='0 or more; where the clock of the platform is off, put the column under drop and no response_time')
+    return x*dict(seconds=1, minutes=60, milliseconds=.001)[spec.unit]
 
 # %% ../nbs/03_survey.ipynb #29175dc8
 def read_relation(name:str, spec, cols:list[Column], codebook:Codebook, ids) -> Relation:
@@ -157,7 +164,7 @@ def check_table(table:TextTable, codebook:Codebook) -> Roles:
     managers = [c for k, v in codebook.relations.items() if kind_of(k, v) == 'manager' for c in roles.relations[k]]
     numeric = [c for k, v in codebook.features.items() if v.type == 'numeric' for c in roles.features[k]]
     keep = [n for n in table.names if n not in roles.drop]
-    refuse_identifying(map(table.column, keep), codebook, {*roles.single['id'], *managers, *roles.hash}, {*numeric, *roles.single['time']})
+    refuse_identifying(map(table.column, keep), codebook, {*roles.single['id'], *managers, *roles.hash}, {*numeric, *roles.single['time'], *roles.single['response_time']})
     refuse_unlisted(table, [*roles.used(), *roles.hash], codebook.drop, codebook, 'drop')
     return roles
 
@@ -178,6 +185,7 @@ def read_employees(table:TextTable, codebook:Codebook) -> tuple[np.ndarray, dict
                      types=types, relations=relations,
         turnover=c.turnover and read_turnover(col(c.turnover.column), c.turnover, c),
         likelihood=c.likelihood and read_likelihood(col(c.likelihood.column), c.likelihood, c),
+        seconds=c.response_time and read_seconds(col(c.response_time.column), c.response_time, c),
         groups=frame({g: hidden([g], col(g).without(c.missing).text()) for g in roles.single['group']}),
         time=c.time and to_time(col(c.time.column).without(c.missing), c.time.format),
         protected=frame({k: hidden([k], read_protected(col(k), b, c)) for k, b in c.protected.items()}))
@@ -260,6 +268,7 @@ def describe_labels(s:Survey) -> list[str]:
         known = s.likelihood[np.isfinite(s.likelihood)]
         mean = f', mean {known.mean():.2f} on 0 to 1' if len(known) else ''
         out.append(f'likelihood (training target only): known for {len(known):,}{mean}')
+    if s.seconds is not None: out.append(f'response time (a sign of careless answers, never a feature by itself): known for {int(np.isfinite(s.seconds).sum()):,}')
     return out
 
 def describe_relations(s:Survey) -> list[str]:

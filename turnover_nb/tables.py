@@ -75,6 +75,7 @@ class Survey:
     groups: pd.DataFrame|None = None                              # [n, G] str: columns to split by
     time: pd.Series|None = None                                   # [n] datetime64 or float64: when the row was observed
     protected: pd.DataFrame|None = None                           # [n, …] str: for the fairness table only, never a feature
+    seconds: np.ndarray|None = None                               # float64 [n]: time that each person took to answer, s, NaN unknown; never a feature
     sources: dict[str, str] = field(default_factory=dict)         # file name -> sha256 of its bytes
     synthetic: bool = False                                       # every table made from a synthetic survey says so
 

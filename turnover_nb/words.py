@@ -8,8 +8,8 @@ import re
 from functools import lru_cache
 
 # %% auto #0
-__all__ = ['LANGUAGES', 'NAMES', 'SHORT', 'VERDICTS', 'PROSE', 'SECTIONS', 'FACTS', 'FIGURES', 'REFORMS', 'KNOWN', 'TEXT', 'EN',
-           'CJK', 'Words', 'words', 'cjk_font', 'figure_words']
+__all__ = ['LANGUAGES', 'NAMES', 'SHORT', 'VERDICTS', 'PROSE', 'SECTIONS', 'FACTS', 'FIGURES', 'REFORMS', 'KNOWN', 'ANSWERS',
+           'SIGNS', 'TASTES', 'TEXT', 'EN', 'CJK', 'Words', 'words', 'cjk_font', 'figure_words']
 
 # %% ../nbs/20b_words.ipynb #6e1b8119
 LANGUAGES = ('en', 'zh')
@@ -22,7 +22,14 @@ NAMES = dict(                                                           # key ->
     v6_fixed_margin=('v6 − adaptive margin', 'v6 − 自适应间隔'), v6_no_hard_weight=('v6 − hard weight', 'v6 − 难负样本权重'), v6_no_ranking=('v6 − ranking term', 'v6 − 排序项'),
     v6_no_focal=('v6 − focal loss', 'v6 − focal 损失'), v6_no_graph=('v6 − graph', 'v6 − 图'), v5_hard_negatives=('v5 + hard negatives', 'v5 + 难负样本'),
     v5_two_stages=('… + two stages', '… + 两阶段'), v6_p0=('v6 + P0', 'v6 + P0'), v6_smoothing=('v6 optimised + smoothing', 'v6 优化版 + 平滑'),
-    v6_graphcl=('v6 optimised + GraphCL', 'v6 优化版 + GraphCL'), v6_uncertainty=('v6 optimised + uncertainty', 'v6 优化版 + 不确定性加权'))
+    v6_graphcl=('v6 optimised + GraphCL', 'v6 优化版 + GraphCL'), v6_uncertainty=('v6 optimised + uncertainty', 'v6 优化版 + 不确定性加权'),
+    best_no_linear=('best − linear path', '本项目最佳 − 线性路径'), best_no_products=('best − products', '本项目最佳 − 乘积项'), best_no_network=('best − network', '本项目最佳 − 小型网络'),
+    best_no_colleagues=("best − colleagues' features", '本项目最佳 − 同事特征'), best_no_messages=('best − residual messages', '本项目最佳 − 残差消息'),
+    best_no_relations=('best − all relations', '本项目最佳 − 全部关系'), best_no_likelihood=('best − likelihood item', '本项目最佳 − 离职可能性条目'),
+    best_soft_likelihood=('best, likelihood as soft target', '本项目最佳，离职可能性作软目标'), best_hgt_branch=('best + HGT branch', '本项目最佳 + HGT 分支'),
+    best_sage_branch=('best + SAGE branch', '本项目最佳 + SAGE 分支'), best_no_coin=('best − coin class', '本项目最佳 − 随机作答类别'), best_no_tastes=('best − unobserved tastes', '本项目最佳 − 未观测偏好'),
+    best_no_taste_features=('best − tastes by features', '本项目最佳 − 特征决定的偏好'), best_no_taste_turnover=('best − tastes by turnover score', '本项目最佳 − 离职分数决定的偏好'),
+    best_one_stage=('best − two stages', '本项目最佳 − 两阶段'))
 
 # %% ../nbs/20b_words.ipynb #db2d2359
 SHORT = dict(
@@ -68,11 +75,17 @@ PROSE = dict(
          '{split}。每格为种子均值 ± 标准差，其下为按人重抽样的 95 % 区间 [下限, 上限]。两个模型是否不同，只以配对检验为准，见差异表。'),
     one_seed=('There is one seed, so no spread over seeds is shown.', '只有一个种子，因此不给出种子间的离散程度。'),
     split_kfold=('{k}-fold cross-validation, {seeds}; each seed is one repeat, its folds pooled out-of-fold', '{k} 折交叉验证，{seeds}；每个种子为一次重复，各折的折外预测合并计算'),
+    variation_together=('Splits and model seeds vary together here. With `--splits`, several model seeds share a split, and their variation is told apart.',
+                        '此处划分与模型种子同时变化。使用 `--splits` 时，多个模型种子共用一个划分，两种变异即可分开。'),
+    h_variation=('{metric}: variation between splits and between model seeds', '{metric}：划分之间与模型种子之间的变异'),
+    splits=('splits', '划分数'), split=('split', '划分'), repeat=('repeat', '重复'), fold=('fold', '折'), seed=('model seed', '模型种子'), source=('source', '来源'), sd=('sd', '标准差'),
+    split_shared=('{protocol} split, {train} train, {valid} validation, {test} test employees; {seeds} that take turns on {k} splits',
+                  '{protocol} 划分，训练 {train} 人，验证 {valid} 人，测试 {test} 人；{seeds}，轮流使用 {k} 个划分'),
     split_other=('{protocol} split, {train} train, {valid} validation, {test} test employees; {seeds}, each with a split of its own',
                  '{protocol} 划分，训练 {train}、验证 {valid}、测试 {test} 名员工；{seeds}，各有自己的划分'),
     h_facts=('What was run', '运行内容'), h_turnover=('Turnover: who leaves', '离职：谁会离开'), h_cold=("Preference, cold: nothing is known of a test person's choices", '偏好（冷启动）：测试员工的选择全部未知'),
     h_warm=("Preference, warm: {k} of a test person's choice tasks are known", '偏好（热启动）：已知测试员工的 {k} 个选择任务'), h_comparison=('Full comparison', '完整对比'),
-    h_ablations=('Ablations: each component of v6 off alone', '消融：v6 的每个组件单独关闭'), h_path=('Path: one step at a time', '路径：逐步添加'), h_v5v6=('From v5 to v6', '从 v5 到 v6'),
+    h_ablations=('Ablations: each component of v6 off alone', '消融：v6 的每个组件单独关闭'), h_parts=('Parts of best: each changed alone', '本项目最佳的各部分：逐一改变'), h_path=('Path: one step at a time', '路径：逐步添加'), h_v5v6=('From v5 to v6', '从 v5 到 v6'),
     h_criteria=('Publication criteria', '发表标准'), h_training=('Training', '训练过程'), h_diagnosis=('Diagnosis', '诊断'), h_embedding=('Map of the embeddings', '嵌入图'), h_groups=('Groups', '分组'),
     h_audit=('Leak audit', '泄漏审计'), h_environment=('Environment and data fingerprint', '环境与数据指纹'), h_reforms=('REFORMS checklist', 'REFORMS 清单'),
     h_not_for=('What these scores are not for', '分数不可用于什么'),
@@ -96,6 +109,8 @@ SECTIONS = dict(
     p_comparison=('All models over all tasks; a dash: the model does not do this task.', '所有模型与所有任务；横线表示该模型不做此任务。'),
     p_ablations=('Each row turns one component of `v6_twostage` off and leaves the rest. A negative difference means that the component helped.',
                  '每行关闭 `v6_twostage` 的一个组件，其余不变。差值为负表示该组件有帮助。'),
+    p_parts=('Each row changes one part of `best` and leaves the rest: *−* turns it off, *+* adds what is off. A negative difference means that `best` is better as it is.',
+             '每行改变 `best` 的一个部分，其余不变：“−”表示关闭，“+”表示加入默认关闭的部分。差值为负表示 `best` 现状更好。'),
     p_ablations_missing=('Not in this folder: {what}.', '此文件夹中没有：{what}。'),
     p_path=('Each step against the one before it; P2 options against `v6_optimized`.', '每一步与前一步相比；P2 选项与 `v6_optimized` 相比。'),
     p_v5v6=("The v6 report's table of changes, with its uncertainty.", 'v6 报告中的变化表，附不确定性。'),
@@ -194,7 +209,74 @@ KNOWN = dict(
     x_test=('corrected resampled t-test over splits and paired bootstrap over people, Holm-corrected within a table', '跨划分的校正重抽样 t 检验与按人的配对自助法，表内 Holm 校正'),
     x_external=('{protocol} split of one data set; no other data were scored', '单一数据集的 {protocol} 划分；未在其他数据上评分'), x_limits=('see “What these scores are not for”', '见“分数不可用于什么”'))
 
-TEXT = {k: t for d in (NAMES, SHORT, VERDICTS, PROSE, SECTIONS, FACTS, FIGURES, REFORMS, KNOWN) for k, t in d.items()}
+ANSWERS = dict(                                                         # the quality of answers
+    h_quality=('Quality of answers', '作答质量'), q_none=('The plan leaves the quality of answers out (`--quality none`).', '计划中未评估作答质量（`--quality none`）。'),
+    q_old=("These runs' files hold nothing on the quality of answers: they were made before it was judged.", '这些运行的文件中没有作答质量信息：它们生成于加入该评估之前。'),
+    q_absent=('The quality of answers was not judged: {why}.', '未评估作答质量：{why}。'),
+    q_how=('P(genuine) of each person comes from a mixture of people whose answers hang together and of records whose answers do not. It was made once, from answers alone, before any '
+           'outcome was looked at: {n} people, {items} items, {tasks} choice tasks.',
+           '每个人的 P(真实) 来自一个混合模型：一类人的作答彼此关联，另一类记录的作答彼此无关。它只由作答得出，在查看任何结果变量之前一次性算好：{n} 人、{items} 个题项、{tasks} 个选择任务。'),
+    q_split=('{k} of {n} people count as genuine (P ≥ .5); estimated share of genuine records {share}. Unclear, between .1 and .9: {unclear}.',
+             '{n} 人中 {k} 人视为真实作答（P ≥ .5）；真实记录的估计比例 {share}。不明确（.1 至 .9 之间）：{unclear}。'),
+    q_hidden=('Fewer than {k} of {n} people are on one side of P = .5; neither number is shown.', '{n} 人中 P = .5 的一侧不足 {k} 人；两侧人数均不显示。'),
+    q_one=('One class of people is preferred (ICL {one} against {icl} for the best mixture): no careless records are told apart; a small share may go unnoticed.',
+           '单一类别更优（ICL {one}，最佳混合模型 {icl}）：未区分出敷衍记录；少量可能未被发现。'),
+    q_mixture=('Preferred: {classes} (ICL {icl} against {one} for one class; smaller is better).', '最优：{classes}（ICL {icl}，单一类别 {one}；越小越好）。'),
+    q_correlation=('Mean correlation of two items of a battery: {values}.', '同一量表内两题项的平均相关：{values}。'),
+    q_loose=('The items hardly hang together in any group: here careless records cannot be told from genuine ones.', '任何一组的题项都几乎不相关：此处无法区分敷衍与真实记录。'),
+    q_items=('Preference results use P(genuine) from the {items} items alone, for choices are what is predicted there.', '偏好结果只使用由 {items} 个题项得出的 P(真实)，因为选择正是被预测的对象。'),
+    q_no_items=('Preference results are given for all people only: {why}.', '偏好结果只针对全体给出：{why}。'),
+    q_report=('Training was left as it is; results are also given for the genuine alone.', '训练不受影响；结果另就真实作答者单独给出。'),
+    q_weight=('Training people counted by their P(genuine), from a fit on the training people alone: {counted} of {people} in sum. Validation and test people count alike.',
+              '训练员工按 P(真实) 加权（仅在训练员工上拟合）：{people} 人合计 {counted}。验证与测试员工权重相同。'),
+    q_filter=('Training people with P(genuine) below .5, from a fit on the training people alone, were left out of training: {counted} of {people} were kept. No validation or test person was.',
+              'P(真实) 低于 .5 的训练员工（仅在训练员工上拟合）未参与训练：{people} 人中保留 {counted} 人。验证与测试员工均未剔除。'),
+    q_caveat=("P(genuine) says whether a record's answers depend on each other as a person's do. It is no proof of fraud, it misses much of straight-lining (answers that depend on each "
+              'other perfectly; see the longest run), and it is for aggregates, never for a decision about one person.',
+              'P(真实) 说明一条记录的作答之间是否像真人那样相互关联。它不是造假的证据，难以发现直线作答（作答之间完全关联；见最长连续相同作答），只能用于汇总，不得用于对个人的决定。'),
+    t_quality=('Signs of careless answers', '敷衍作答的迹象'), t_mixtures=('Mixtures considered', '所考虑的混合模型'), t_populations=('{title}: all people, and the genuine', '{title}：全体与真实作答者'),
+    n_populations=('AUPR, F1 and log-loss depend on the share who leave, which differs between the populations: compare models within one. The threshold is that of all validation people.',
+                   'AUPR、F1 与对数损失取决于离职比例，两个群体不同：只宜在同一群体内比较模型。阈值取自全体验证员工。'),
+    q_same=('All test people count as genuine: results for the genuine are those for all.', '所有测试员工均视为真实作答：真实作答者的结果即全体的结果。'),
+    q_nobody=('No test person counts as genuine.', '没有测试员工视为真实作答。'), population=('population', '群体'), all=('all', '全体'), genuine=('genuine', '真实'), other=('the others', '其余'))
+
+# %% ../nbs/20b_words.ipynb #8520d8f5
+SIGNS = dict(
+    q_sign=('sign', '迹象'), q_when=('reads as careless', '视为敷衍'), q_flagged=('flagged', '标记人数'), q_of_genuine=('of the genuine', '真实作答者中'), q_of_others=('of the others', '其余中'),
+    q_median_genuine=('median, genuine', '中位数（真实）'), q_median_others=('median, others', '中位数（其余）'), q_source=('source', '来源'), q_few=('fewer than {k}', '少于 {k}'), q_k_of_n=('{k} of {n}', '{n} 中 {k}'),
+    q_classes=('classes', '类别'), q_parameters=('parameters', '参数个数'), q_loglik=('log-likelihood', '对数似然'), q_chosen=('preferred', '最优'), q_flat=('careless (uniform)', '敷衍（均匀）'),
+    q_scale=('careless (by scale)', '敷衍（按量表）'), q_item=('careless (by item)', '敷衍（按题项）'),
+    s_longstring=('longest run of one answer', '最长连续相同作答'), w_longstring=('at least half of the items', '至少半数题项'), s_irv=('intra-person variability', '个体内变异'), w_irv=('no fixed cut', '无固定界限'),
+    s_even_odd=('even–odd consistency', '奇偶一致性'), w_even_odd=('below .30', '低于 .30'), s_psychometric_synonyms=('psychometric synonyms', '心理测量同义项'), w_psychometric_synonyms=('not above 0', '不大于 0'),
+    s_psychometric_antonyms=('psychometric antonyms', '心理测量反义项'), w_psychometric_antonyms=('not below 0', '不小于 0'), s_mahalanobis_p=('Mahalanobis distance, p', '马氏距离 p 值'),
+    w_mahalanobis_p=('p below .001', 'p 低于 .001'), s_choice_loglik=('choices against a coin, log-likelihood', '选择对抛硬币的对数似然'), w_choice_loglik=('below 0: worse than a coin', '低于 0：不如抛硬币'),
+    s_response_time=('seconds per question', '每题秒数'), w_response_time=('less than 2 s', '少于 2 秒'),
+    x_quality=('quality of answers judged from the answers alone, use: {use}; see “Quality of answers”', '仅由作答评估作答质量，用途：{use}；见“作答质量”'))
+
+# %% ../nbs/20b_words.ipynb #33076624
+TASTES = dict(                                                          # tastes, and accuracy against known answers
+    h_tastes=('Tastes: what the choices say', '偏好系数：选择说明了什么'), k_attribute=('attribute', '属性'), k_unit=('unit', '单位'), k_coefficient=('coefficient', '系数'), k_se=('robust SE', '稳健标准误'),
+    k_reason=('not identified', '不可识别的原因'), k_worth=('worth, in {unit} of pay', '价值（薪酬，{unit}）'), k_note=('note', '说明'), k_mean=('mean', '均值'), k_sd=('sd over people', '人际标准差'),
+    k_range=('5 % to 95 % of people', '5 % 至 95 % 的人'), k_likes=('share who like it', '喜欢者比例'), k_segment=('segment', '细分'), k_known=('known answers', '已知回答数'), k_step=('step', '级'),
+    t_coefficient=('Coefficients of the multinomial logit, {data}', '多项 logit 的系数，{data}'), t_trade=('Willingness to trade pay, {data}', '以薪酬衡量的取舍意愿，{data}'),
+    t_population=('Tastes of the population: {model}', '人群的偏好系数：{model}'), t_segments=('Segments: {model}', '人群细分：{model}'), t_known=('Accuracy against known answers, {data}', '准确率与已知回答数，{data}'),
+    p_tastes=('The multinomial logit of all {n} choices of {people} people, in natural units; intervals are clustered by person. The tasks identify {rank} directions of {columns} coefficients.',
+              '{people} 人全部 {n} 次选择的多项 logit，采用自然单位；区间按人聚类。任务可识别 {columns} 个系数中的 {rank} 个方向。'),
+    p_tastes_linear=('Each step of an ordered attribute is taken to be worth the same: the tasks do not identify its levels one by one.', '有序属性的每一级视为价值相同：任务无法逐级识别其水平。'),
+    p_tastes_missing=('{k} coefficients are not identified: no data from these tasks could tell them, so the reason stands in place of a number.', '{k} 个系数不可识别：这些任务的数据无法得出其值，因此以原因代替数值。'),
+    p_trade=('Pay that one more unit, one step, or the level is worth; interval by draws (Krinsky & Robb 1986).', '多一个单位、一级或该水平所值的薪酬；区间由抽样得出（Krinsky & Robb 1986）。'),
+    p_no_trade=('No price is shown: {why}.', '不给出价格：{why}。'),
+    p_population=('Training people, given their features and answers: mean over runs ± its standard deviation over seeds; the spread is between people. Ordered attributes count in equal steps.',
+                  '训练员工（给定其特征与回答）：各次运行的均值 ± 种子间标准差；离散程度为人际差异。有序属性按等距级计。'),
+    p_segments=('Latent classes of one run (seed {seed}), as classes of different runs cannot be matched; those of fewer than five people are put together.',
+                '一次运行（种子 {seed}）的潜在类别（不同运行的类别无法对应）；少于五人的类别合并显示。'),
+    p_taste_note=('{model}: {note}.', '{model}：{note}。'), h_known=('Accuracy against known answers', '准确率与已知回答数'),
+    p_known=("So many of a test person's answers are told to the model, the others are predicted; pooled over seeds, 95 % interval by person. The choice models learn from training people only; graph models "
+             'are those trained warm. Dotted: the majority choice, which uses no answers.',
+             '告知模型测试员工的若干回答，预测其余回答；合并各种子，按人的 95 % 区间。选择模型仅从训练员工学习；图模型为热启动训练的模型。点线：多数类选择，不使用任何回答。'),
+    a_known=('Accuracy and log-loss against the number of known answers, a line per model; values are in the table: {models}', '准确率与对数损失随已知回答数的变化，每个模型一条线；数值见表：{models}'))
+
+TEXT = {k: t for d in (NAMES, SHORT, VERDICTS, PROSE, SECTIONS, FACTS, FIGURES, REFORMS, KNOWN, ANSWERS, SIGNS, TASTES) for k, t in d.items()}
 
 # %% ../nbs/20b_words.ipynb #8ee87747
 class Words:
