@@ -44,7 +44,7 @@ def choice_rows(graph) -> tuple:
     return graph._once('choice rows', make)
 
 # %% ../nbs/11b_statistical.ipynb #decf1b1a
-THRESHOLD, FADES = 2., 1.5              # of the mean tastes' weights: where they are cut, and where the cut fades, in standard errors of a useless weight
+THRESHOLD, FADES = 2., 1.               # of the mean tastes' weights: where they are cut, and where the cut fades, in standard errors of a useless weight
 
 class PanelPreference(nn.Module):
     "Panel mixed logit: mean tastes linear in what is known of a person, unobserved tastes, a class of coin-flippers"
