@@ -28,7 +28,8 @@ def test_every_file_of_a_run_is_there(swept):
     common = {"run.ipynb", "config.yaml", "results.json", "predictions.parquet", "environment.json", "groups.parquet"}
     for v in variants:
         for seed in (0, 1):
-            assert {p.name for p in (swept/v/f"seed_{seed}").iterdir()} == common | ({"stage1_history.json", "stage1_best.pt", "embeddings.parquet"} if v.startswith("hgt") else set())
+            more = {"stage1_history.json", "stage1_best.pt", "embeddings.parquet"} if v.startswith("hgt") else {"tastes.parquet"} if v.startswith("conditional") else set()
+            assert {p.name for p in (swept/v/f"seed_{seed}").iterdir()} == common | more | ({"known_curve.parquet"} if v == "hgt_warm" else set())
 
 
 def test_one_seed_gives_the_same_bits_whatever_the_number_of_workers(swept, tmp_path):

@@ -151,6 +151,19 @@ def test_newton_finds_the_maximum(k):
     assert (qm.item_newton(np.zeros((2, k)), np.ones(2), counts, trait=False, steps=9)[1] == 0).all()
 
 
+def test_an_integrated_likelihood_is_that_of_a_sum_over_shares():
+    "Two levels, uniform prior: the integral of p^a (1 − p)^b is a beta function; and a prior that is certain is the multinomial"
+    n = np.array([[3., 2.]]); assert qm.dirichlet_multinomial(n, np.array([.5, .5]), 2.) == pytest.approx(np.log(1/60))
+    assert qm.dirichlet_multinomial(n, np.array([.6, .4]), 1e5) == pytest.approx(3*np.log(.6) + 2*np.log(.4), abs=1e-3)
+
+
+def test_a_class_cut_out_of_honest_people_is_refused():
+    s, bad = bench.planted(300, 0., 4); items = [t.codes for t in batteries(s, False)]; level = sum(c.mean(1) for c in items)
+    cut = (level > np.quantile(level, .6))*1.; assert not qm.independent(items, np.c_[1 - cut, cut])
+    s, bad = bench.planted(300, .3, 4); items = [t.codes for t in batteries(s, False)]; assert qm.independent(items, np.c_[~bad, bad]*1.) and not qm.independent(items, np.c_[bad, ~bad]*1.)
+    assert qm.dependence(items, bad*1.) < .01 < .03 < qm.dependence(items, ~bad*1.)
+
+
 def test_parameters_are_counted():
     data, m = tiny(); genuine_ = (2*2 + 2 + 1) + (3*1 + 3 + 1) + 8
     assert m.n_parameters(data) == genuine_ + 2 + 2*2                                           # two shares, and levels of the items of one class; none for coins
@@ -318,6 +331,8 @@ def test_real_survey_against_its_metadata(shared_data):
     for choices in (True, False):
         q = genuine(s, choices=choices)
         assert bench.auroc(rule, q.log_odds) >= .95 and (q.genuine == rule).mean() >= .95 and q.correlation["genuine"] > .3 > .05 > q.correlation["other"]
+    for seed in (31, 32):                                                                       # fits on half of the people, as on the training people of a split
+        rows = np.sort(np.random.default_rng(seed).permutation(s.n)[:200]); q = genuine(s, rows=rows, choices=False); assert (q.genuine == rule).mean() >= .9
     assert bench.auroc(rule, indices(s).longstring.to_numpy(float)) > .5                        # longstring alone would flag the genuine
 
 # ---- in a run: populations, weights, filters
@@ -512,7 +527,8 @@ def test_data_without_enough_items_stop_before_anything_is_written(use, tmp_path
 
 
 @pytest.mark.parametrize("argv, says", [(["--quality", "drop"], "quality = 'drop': expected one of report, weight, filter, none"),
-                                        (["--quality", "weight", "--models", "logistic,hierarchical"], "model 'hierarchical' takes no weights")])
+                                        (["--quality", "weight", "--models", "logistic,hierarchical"], "model 'hierarchical' takes no weights"),
+                                        (["--quality", "filter", "--models", "logistic"], "41 training people; at least 100 are needed")])
 def test_bad_uses_stop_before_anything_is_written(argv, says, tmp_path, capsys):
     assert main(["run", "--out", str(tmp_path/"o"), "--employees", "60", *argv]) == 2
     err = capsys.readouterr().err; assert says in err and err.count("\n") == 1 and not (tmp_path/"o").exists()

@@ -9,11 +9,11 @@ from turnover_nb.experiment import Plan, start, sweep
 from turnover_nb.report import latex, make_report, tex
 
 MODELS = ("majority", "logistic", "conditional_logit", "mlp", "v5", "v6_twostage", "v6_no_graph")
-TABLES = {"facts", "quality_signs", "quality_mixtures", "groups_v5", "groups_v6_twostage", "turnover", "turnover_differences", "preference_cold", "preference_cold_differences", "preference_warm", "preference_warm_differences", "comparison", "ablations_turnover",
+TABLES = {"coefficients", "known_answers", "facts", "quality_signs", "quality_mixtures", "groups_v5", "groups_v6_twostage", "turnover", "turnover_differences", "preference_cold", "preference_cold_differences", "preference_warm", "preference_warm_differences", "comparison", "ablations_turnover",
           "ablations_preference_cold", "ablations_preference_warm", "path_turnover", "path_preference_cold", "path_preference_warm", "v5_v6", "criteria", "hard_negatives", "diagnosis", "diagnosis_run", "audit",
           "environment", "reforms"}
 FIGURES = {"turnover_aupr", "turnover_differences", "turnover_pr", "turnover_roc", "turnover_reliability", "turnover_threshold", "preference_cold_accuracy", "preference_cold_differences", "preference_warm_accuracy",
-           "preference_warm_differences", "ablations_turnover", "ablations_preference_cold", "ablations_preference_warm", "path", "stage1", "stage2", "stage2_accuracy", "hard_negatives"}
+           "preference_warm_differences", "ablations_turnover", "ablations_preference_cold", "ablations_preference_warm", "path", "stage1", "stage2", "stage2_accuracy", "hard_negatives", "known_answers"}
 
 
 def sweep_of(out, models=MODELS, seeds=(0, 1), **kw):

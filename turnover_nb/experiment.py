@@ -157,7 +157,8 @@ def judge_once(plan:Plan, survey, jobs:list):
     answers = load_quality(survey, plan.quality)
     if plan.quality in ('weight', 'filter'):
         todo = [j.parameters for j in jobs if not j.out.exists()]
-        for seed, fold in dict.fromkeys((p['split_seed'], p['fold']) for p in todo): weigh(answers, survey, split_of(plan, survey, seed, fold, plan.preference[0] if survey.choices is not None else 'cold'))
+        protocol = plan.preference[0] if survey.choices is not None else 'cold'                # training people are the same under both
+        for seed, fold in dict.fromkeys((p['split_seed'], p['fold']) for p in todo): weigh(answers, survey, split_of(plan, survey, seed, fold, protocol))
     return answers
 
 @contextmanager

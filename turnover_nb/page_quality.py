@@ -10,7 +10,7 @@ from .collect import preference_summary, samples, table, turnover_summary
 from .figures import label
 from .page import Page
 from .populations import may_show
-from .quality import FEWEST
+from .quality import FEWEST, SURE
 from .report import cell, counts, span
 from .words import EN, Words
 
@@ -30,11 +30,12 @@ def found_sentences(f:dict, w:Words=EN) -> list[str]:
     out = [w('q_how', n=f'{f["people"]:,}', items=f['items'], tasks=f['tasks'])]
     if not f['several']: out.append(w('q_one', one=num(one['icl']), icl=num(rest['icl'])))
     else:
-        out.append(w('q_hidden', k=FEWEST, n=f'{f["people"]:,}') if f['genuine'] is None else w('q_split', k=f'{f["genuine"]:,}', n=f'{f["people"]:,}', share=cell(f['share']), unclear=few(f['unclear'])))
+        n, k = f'{f["people"]:,}', f['genuine']
+        out.append(w('q_hidden', k=FEWEST, n=n) if k is None else w('q_split', k=f'{k:,}', n=n, share=cell(f['share']), unclear=few(f['unclear'])))
         out.append(w('q_mixture', classes=class_words(best['classes'], w), icl=num(best['icl']), one=num(one['icl'])))
     r = {k: v for k, v in f['correlation'].items() if v is not None and (k == 'all' or f['several'])}
     if r: out.append(w('q_correlation', values=', '.join(f'{w(k)} {v:.2f}'.replace('-', '−') for k, v in r.items())))
-    return out + ([w('q_loose')] if r and max(r.values()) < .1 else [])
+    return out + [w('q_small', k=SURE)] * (f['fitted'] < SURE) + [w('q_loose')] * bool(r and max(r.values()) < .1)
 
 def signs_frame(f:dict, w:Words=EN) -> pd.DataFrame:
     "A row per sign"
@@ -67,7 +68,8 @@ def quality(self:Page):
     f = q['found'].get('turnover') or next(iter(q['found'].values())); p = q['found'].get('preference'); choices = any(r.preference for r in self.runs.results)
     said = w('q_no_items', why=q['absent']['preference']) if choices and 'preference' in q['absent'] else w('q_items', items=p['items']) if choices and p and f['tasks'] else ''
     self.say(f'## {w("h_quality")}', ' '.join(found_sentences(f, w)), ' '.join(x for x in (self.use_sentence(), said) if x), w('q_caveat'))
-    self.table(signs_frame(f, w), 'quality_signs', w('t_quality'), self.what, pd.DataFrame(f['signs'])); self.table(mixtures_frame(f, w), 'quality_mixtures', w('t_mixtures'), self.what, pd.DataFrame(f['mixtures']))
+    self.table(signs_frame(f, w), 'quality_signs', w('t_quality'), self.what, pd.DataFrame(f['signs']))
+    self.table(mixtures_frame(f, w), 'quality_mixtures', w('t_mixtures'), self.what, pd.DataFrame(f['mixtures']))
 
 # %% ../nbs/22e_page_quality.ipynb #6e4f96f4
 BOTH = dict(turnover=('aupr', 'auroc', 'f1', 'brier', 'log_loss'), preference=('accuracy', 'log_loss', 'auc', 'mrr'))
@@ -94,4 +96,5 @@ def populations(self:Page, task:str, protocol:str='cold'):
     numbers = pd.concat([table({v: r for v, r in of.items() if r}).assign(population=who) for who, of in (('all', rows), ('genuine', some))], ignore_index=True)
     title = w('t_turnover', data=self.what) if task == 'turnover' else w('t_preference', protocol=w(protocol), data=self.what)
     d = d[[c for c in d if (d[c] != '–').any()]]
-    self.table(d, f'populations_{task}' + (f'_{protocol}' if task == 'preference' else ''), w('t_populations', title=title), self.join(self.split, w('n_populations') if task == 'turnover' else ''), numbers)
+    note = self.join(self.split, w('n_populations') if task == 'turnover' else '')
+    self.table(d, f'populations_{task}' + (f'_{protocol}' if task == 'preference' else ''), w('t_populations', title=title), note, numbers)

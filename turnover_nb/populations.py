@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 import hashlib
 import numpy as np, pandas as pd
-from .quality import FEWEST, facts, genuine, split as split_words, weights
+from .quality import FEWEST, SURE, facts, genuine, split as split_words, weights
 from .quality_model import batteries, choice_batteries
 from .split import Split
 from .tables import Survey
 
 # %% auto #0
-__all__ = ['QUALITY', 'FEWEST_FITTED', 'FEWEST_TRAINING', 'UNWEIGHTED', 'PERSONAL', 'check_use', 'blind', 'Answers',
-           'judge_answers', 'check_answers', 'training_p', 'blind_check', 'check_model', 'weigh', 'may_show',
-           'population_of', 'quality_facts', 'quality_text', 'write_quality']
+__all__ = ['QUALITY', 'FEWEST_TRAINING', 'UNWEIGHTED', 'PERSONAL', 'check_use', 'blind', 'Answers', 'judge_answers',
+           'check_answers', 'training_p', 'blind_check', 'check_model', 'weigh', 'may_show', 'population_of',
+           'quality_facts', 'quality_text', 'write_quality']
 
 # %% ../nbs/15i_populations.ipynb #e497e7ae
 QUALITY = dict(
@@ -60,14 +60,14 @@ def judge_answers(
     found['preference'] = _items_or_why(s, False) if choice_batteries(s) else found['turnover']
     return Answers(use, {k: q for k, (q, _) in found.items() if q is not None}, {k: w for k, (_, w) in found.items() if w})
 
-FEWEST_FITTED, FEWEST_TRAINING = 30, 10 # training people to fit the mixture on; training people that must remain, by the sum of their weights
+FEWEST_TRAINING = 10                    # training people that must remain, by the sum of their weights
 
 def check_answers(survey:Survey, use:str, n_train:int|None=None):
     "ValueError, naming what lacks, where people cannot be weighted or filtered by their items, or `n_train` are too few"
     if use not in ('weight', 'filter'): return
-    if n_train is not None and n_train < FEWEST_FITTED: raise ValueError(f"quality = '{use}': {n_train} training people; at least {FEWEST_FITTED} are needed to tell who is genuine")
     try: batteries(survey, choices=False)
     except ValueError as e: raise ValueError(f"quality = '{use}': {e}; training people are judged by their items alone, since choices are predicted. Use --quality report or none") from None
+    if n_train is not None and n_train < SURE: raise ValueError(f"quality = '{use}': {n_train} training people; at least {SURE} are needed to tell who is genuine. Use --quality report or none")
 
 # %% ../nbs/15i_populations.ipynb #3c38cfa7
 def training_p(survey:Survey, split:Split, seed:int=0) -> np.ndarray:

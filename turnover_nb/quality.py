@@ -12,10 +12,10 @@ from .quality_model import Battery, batteries, choice_batteries, fit_mixture, it
 from .tables import Survey
 
 # %% auto #0
-__all__ = ['FEWEST', 'CUTS', 'CAVEAT', 'item_answers', 'longstring', 'moments', 'irv', 'row_correlation', 'keyed', 'even_odd',
-           'synonyms', 'mahalanobis', 'choice_loglik', 'indices', 'Quality', 'people', 'split', 'mean_correlation',
-           'genuine', 'weights', 'populations', 'shown', 'flag_counts', 'counts', 'sign_facts', 'sign_table', 'facts',
-           'summary']
+__all__ = ['FEWEST', 'SURE', 'CUTS', 'CAVEAT', 'item_answers', 'longstring', 'moments', 'irv', 'row_correlation', 'keyed',
+           'even_odd', 'synonyms', 'mahalanobis', 'choice_loglik', 'indices', 'Quality', 'people', 'split',
+           'mean_correlation', 'genuine', 'weights', 'populations', 'shown', 'flag_counts', 'counts', 'sign_facts',
+           'sign_table', 'facts', 'summary']
 
 # %% ../nbs/15b_quality.ipynb #6ad1302b
 def item_answers(survey:Survey) -> tuple[np.ndarray, np.ndarray, list]:
@@ -127,6 +127,7 @@ def indices(
 
 # %% ../nbs/15b_quality.ipynb #29bc4020
 FEWEST = 5                              # smaller groups are not shown
+SURE = 100                              # with fewer people to fit on, the mixture may take one class for the other
 CUTS = dict(                            # sign: reads as careless when, in words and as a function of the column and the number of items, source
     longstring=('at least half of the items', lambda s, J: s >= J/2, 'Curran 2016'),
     irv=('no fixed cut', None, 'Dunn et al. 2018'),
@@ -285,6 +286,7 @@ def summary(quality:Quality) -> str:
     else: text += [f'One class is preferred (BIC {q.bic["one_class"]:,.0f} against {q.bic["mixture"]:,.0f} for the best mixture): no careless records are told apart; a small share may go unnoticed.']
     r = {k: v for k, v in q.correlation.items() if v is not None}
     if r: text += ['Mean correlation of two items of a battery: ' + ', '.join(f'{k} {v:.2f}' for k, v in r.items()) + '.']
+    if q.n_fitted < SURE: text += [f'Fewer than {SURE} people: the mixture may take genuine records for careless ones, and the other way round.']
     if r and max(r.values()) < .1: text += ['The items hardly hang together in any group: here careless records cannot be told from genuine ones.']
     return '\n'.join([*text, CAVEAT])
 

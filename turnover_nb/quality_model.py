@@ -289,10 +289,10 @@ def independent(
     items:list,                         # as for `dependence`
     r:np.ndarray,                       # P(class | answers), genuine first, shape [n, 1 + C]
 ) -> bool:
-    "Do the answers of the last class depend on each other by less than a tenth of the genuine's, give or take three standard errors?"
+    "Do the answers of the last class depend on each other by less than a small correlation (r = .1, Cohen 1988), give or take three standard errors?"
     w = r[:, -1]; pairs = sum(c.shape[1]*(c.shape[1] - 1)//2 for c in items)
     if not pairs or w.sum() < 5: return True
-    return dependence(items, w) <= .1*max(dependence(items, r[:, 0]), 0) + 3*np.sqrt(2/pairs)*(w**2).sum()/w.sum()**2
+    return dependence(items, w) <= .1**2 + 3*np.sqrt(2/pairs)*(w**2).sum()/w.sum()**2
 
 # %% ../nbs/15c_quality_model.ipynb #adc12ea8
 def extend(data:list, hots:list, items:list, last:Candidate, kind:str, sub:np.ndarray, scores:list) -> Candidate:

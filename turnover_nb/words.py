@@ -209,6 +209,7 @@ KNOWN = dict(
     x_test=('corrected resampled t-test over splits and paired bootstrap over people, Holm-corrected within a table', '跨划分的校正重抽样 t 检验与按人的配对自助法，表内 Holm 校正'),
     x_external=('{protocol} split of one data set; no other data were scored', '单一数据集的 {protocol} 划分；未在其他数据上评分'), x_limits=('see “What these scores are not for”', '见“分数不可用于什么”'))
 
+# %% ../nbs/20b_words.ipynb #9aea34ec
 ANSWERS = dict(                                                         # the quality of answers
     h_quality=('Quality of answers', '作答质量'), q_none=('The plan leaves the quality of answers out (`--quality none`).', '计划中未评估作答质量（`--quality none`）。'),
     q_old=("These runs' files hold nothing on the quality of answers: they were made before it was judged.", '这些运行的文件中没有作答质量信息：它们生成于加入该评估之前。'),
@@ -224,6 +225,7 @@ ANSWERS = dict(                                                         # the qu
     q_mixture=('Preferred: {classes} (ICL {icl} against {one} for one class; smaller is better).', '最优：{classes}（ICL {icl}，单一类别 {one}；越小越好）。'),
     q_correlation=('Mean correlation of two items of a battery: {values}.', '同一量表内两题项的平均相关：{values}。'),
     q_loose=('The items hardly hang together in any group: here careless records cannot be told from genuine ones.', '任何一组的题项都几乎不相关：此处无法区分敷衍与真实记录。'),
+    q_small=('Fewer than {k} people: the mixture may take genuine records for careless ones, and the other way round.', '不足 {k} 人：混合模型可能把真实记录当作敷衍记录，反之亦然。'),
     q_items=('Preference results use P(genuine) from the {items} items alone, for choices are what is predicted there.', '偏好结果只使用由 {items} 个题项得出的 P(真实)，因为选择正是被预测的对象。'),
     q_no_items=('Preference results are given for all people only: {why}.', '偏好结果只针对全体给出：{why}。'),
     q_report=('Training was left as it is; results are also given for the genuine alone.', '训练不受影响；结果另就真实作答者单独给出。'),

@@ -71,6 +71,13 @@ def real(folder, seeds=3, boot=2000):
             rows.append({"choices": choices, "seed": seed, "AUROC": round(auroc(rule, o), 4), "low": round(np.quantile(b, .025), 4),
                          "high": round(np.quantile(b, .975), 4), "genuine": int(q.genuine.sum()), "rule": int(rule.sum()), "agree": round((q.genuine == rule).mean(), 3),
                          "classes": q.criteria[q.criteria.chosen].classes.iloc[0], **{f"r {k}": round(v, 2) for k, v in q.correlation.items()}})
+    for size in (150, 272):                                                                     # fits on some of the people, as on the training people of a split
+        agree = []
+        for seed in range(4*seeds):
+            some = np.sort(np.random.default_rng(seed).permutation(s.n)[:size]); q2 = genuine(s, rows=some, choices=False); held = np.setdiff1d(np.arange(s.n), some)
+            agree.append(((q2.genuine == rule)[some].mean(), (q2.genuine == rule)[held].mean()))
+        print(f"fitted on {size} random people, items only, {len(agree)} draws: agreement with the rule inside {min(a for a, _ in agree):.3f} … {max(a for a, _ in agree):.3f}, "
+              f"outside {min(b for _, b in agree):.3f} … {max(b for _, b in agree):.3f}")
     signs = indices(s); low = ("irv", "mahalanobis")
     each = {c: auroc(rule[ok], (-1 if c in low else 1)*signs[c][ok]) for c in signs if c != "mahalanobis_p" for ok in [signs[c].notna().to_numpy()]}
     return q, pd.DataFrame(rows), pd.Series(each, name="AUROC").round(3)
