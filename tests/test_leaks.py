@@ -44,7 +44,7 @@ class Planted(Graph):
     def employee_x(self): return np.column_stack([super().employee_x(), self.column()]).astype('float32')
 
 class AllAnswers(Graph):
-    "audit.md 1: every answer is an edge, in every phase, and supervised nevertheless"
+    "every answer is an edge, in every phase, and supervised nevertheless"
     def at(self, phase, messages=None):
         return self._with(phase, np.isin(self.survey.choices.employee, phase_people(self.split, phase)))
     def _with(self, phase, m, only=None):
@@ -63,10 +63,10 @@ class SupervisedMessages(Graph):
     def supervision(self, phase, messages=None): return super().supervision(phase, None if phase == 'train' else messages)
 
 class PostsAreIds(Graph):
-    "audit.md 5: posts are one-hot numbers"
+    "posts are one-hot numbers"
     def post_x(self): return np.eye(len(self.survey.posts), dtype='float32')
 class PostsArePositions(Graph):
-    "audit.md 5: current positions and posts on offer share node numbers"
+    "current positions and posts on offer share node numbers"
     def at(self, phase, messages=None):
         d = super().at(phase, messages); e = d['employee', 'has_position', 'position'].edge_index
         d['employee', 'works_as', 'post'].edge_index = torch.stack([e[0], d['position'].index[e[1]]])
@@ -74,7 +74,7 @@ class PostsArePositions(Graph):
 
 def everybody(survey): return np.arange(survey.n)
 class ScaledOnAll(Graph):
-    "audit.md 7: features are standardised over all rows"
+    "features are standardised over all rows"
     @classmethod
     def build(cls, survey, split, **kw):
         g = Graph.build(survey, split, **kw); enc = FeatureEncoder.fit(model_features(survey), survey.types, everybody(survey))
