@@ -12,6 +12,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from .config import make_config
 from .model import HeteroEncoder, input_sizes, reseed
+from .panel import one_thread
 
 # %% auto #0
 __all__ = ['LIKELIHOOD', 'Groups', 'phase_groups', 'Inputs', 'relational_inputs', 'Prior', 'Linear', 'Products', 'Network',
@@ -272,6 +273,7 @@ def one_cycle(groups:list, steps:int) -> tuple:
     adam = torch.optim.Adam([dict(g) for g in groups]); low, high = ([g['betas'][0] if 'betas' in g else m for g in groups] for m in (.85, .95))
     return adam, torch.optim.lr_scheduler.OneCycleLR(adam, [g['lr'] for g in groups], total_steps=steps, base_momentum=low, max_momentum=high)
 
+@one_thread()
 def fit_relational(
     graph,                              # a `Graph`: its training people are fitted
     seed:int=0,                         # of the network's and the branch's first weights
@@ -288,6 +290,7 @@ def fit_relational(
     if not torch.isfinite(loss): raise FloatingPointError(f'the training loss is {loss.item()} after {epochs} steps')
     return model.eval()
 
+@one_thread()
 @torch.no_grad()
 def predict_relational(model:RelationalModel, graph, phase:str) -> dict:
     "`people` (employee numbers) of the phase, int64 [m], `turnover`, their probability of leaving, float64 [m], and `parts`, the logit by part, each [m]"
