@@ -229,7 +229,7 @@ def test_small_groups_are_suppressed_with_the_next_smallest(swept, tmp_path, mon
 # ---- what does not apply is left out
 def test_a_folder_of_baselines_with_one_seed_says_what_it_lacks(tmp_path):
     folder = sweep_of(tmp_path, ("majority", "logistic"), (0,), preference=("cold",)); text = make_report(folder).read_text("utf-8")
-    assert {p.stem for p in (folder/"report"/"tables").glob("*.csv")} == {"facts", "quality_signs", "quality_mixtures", "turnover", "turnover_differences", "preference_cold", "comparison", "audit", "environment", "reforms"}
+    assert {p.stem for p in (folder/"report"/"tables").glob("*.md")} == {"facts", "quality_signs", "quality_mixtures", "turnover", "turnover_differences", "preference_cold", "comparison", "audit", "environment", "reforms"}
     for said in ("There is one seed", "holds no ablation variants", "no two steps of the path", "not hold both v5 and v6", "no graph model to judge", "trained by epochs", "not testable"): assert said in text, said
     assert "better" not in set(pd.read_csv(folder/"report"/"tables"/"turnover_differences.csv").verdict)
 
