@@ -8,7 +8,7 @@ import json, shutil, sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent
-FIGURES = ("turnover_aupr.png", "path.png")
+FIGURES = ("path.png",)
 
 
 def main_table(out:Path, sweep:Path):
@@ -19,8 +19,20 @@ def main_table(out:Path, sweep:Path):
     lines = (sweep/"report"/"tables"/"comparison.md").read_text("utf-8").splitlines()
     keep = {label(m) for m in (*GROUPS["baselines"], *GROUPS["choice"], *GROUPS["presets"], "bayes")}
     rows = [line for line in lines if not line.startswith("| ") or line.startswith("| model") or line.split(" | ")[0][2:] in keep]
-    t = pd.read_csv(sweep/"report"/"tables"/"runs.csv"); n = t.groupby("seed").ngroups
-    (out/"tables"/"main.md").write_text("\n".join(rows) + "\n", "utf-8"); print(f"{n} seeds, {len(rows)} lines")
+    (out/"tables"/"main.md").write_text("\n".join(rows) + "\n", "utf-8")
+    main_figure(pd.read_csv(sweep/"report"/"tables"/"turnover.csv"), {*GROUPS["baselines"], *GROUPS["presets"], "bayes"}, out)
+
+
+def main_figure(t, keep:set, out:Path):
+    "AUPR of the same models"
+    import matplotlib
+    matplotlib.use("agg")
+    from turnover_nb.figures import dot_figure
+    from turnover_nb.report import figure
+    number = lambda x: None if x != x else x
+    rows = {r.variant: dict(aupr=dict(value=r.value, low=number(r.low), high=number(r.high))) for r in t[t.metric == "aupr"].itertuples() if r.variant in keep}
+    n, seeds = int(t.n.dropna().iloc[0]), int(t.seeds.dropna().iloc[0])
+    figure(dot_figure(rows, "aupr", "AUPR (mean over seeds, 95 % interval by person)", note=f"n = {n} test people per seed, {seeds} seeds"), out, "main", "")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,8 @@ def save_table(rows:dict, task:str, out:str|Path, name:str, title:str, note:str=
 
 def figure(fig, out:str|Path, name:str, alt:str) -> Html:
     "Show a figure with its alternative text, and save it as PNG and SVG under `out`/figures"
-    import base64, io
+    import base64, io, matplotlib
+    if isinstance(dpi := matplotlib.rcParams['savefig.dpi'], (int, float)): fig.set_dpi(dpi)        # text is wider at one resolution than at another
     fig.draw_without_rendering(); fig.set_layout_engine('none')             # the layout is worked out once, not at each save
     b = io.BytesIO(); fig.savefig(b, format='png')
     if out:
