@@ -6,7 +6,9 @@ from turnover_nb.audit import leak_audit, rewrite
 from turnover_nb.features import FeatureEncoder, model_features, model_relations
 from turnover_nb.graph import Graph, build_graph
 from turnover_nb.members import phase_people, touched_nodes
+from turnover_nb.config import make_config
 from turnover_nb.split import make_split
+from turnover_nb.synthetic import make_synthetic
 from turnover_nb.tables import ColumnType
 from worlds import world
 
@@ -219,3 +221,25 @@ def test_a_situation_with_one_available_post_keeps_its_answer():
     w = world(90); t = w.choices.table.assign(available=w.choices.table.chosen); w = replace(w, choices=replace(w.choices, table=t))
     o = rewrite(w, np.arange(0), np.random.default_rng(0), answers=np.ones(w.choices.n, bool))
     assert o.choices.table.equals(t)
+
+
+def test_a_runs_audit_asks_the_trained_model_again(monkeypatch):
+    "… and a model whose scores follow a test person's own answer is caught"
+    import turnover_nb.checkpoint as checkpoint
+    from turnover_nb.run import run_one
+    s = make_synthetic(n_employees=80, seed=0).survey; split = make_split(s, seed=0); c = make_config("hgt", epochs=2, hidden=16)
+    name = "scores do not depend on the answers"; found = lambda: {k["name"]: k["passed"] for k in run_one(s, split, "hgt", config=c, n_boot=0).results.audit["checks"]}
+    assert found()[name] is True
+    honest = checkpoint.predict
+    def leaky(model, graph, phase): p = honest(model, graph, phase); return p | dict(utility=p["utility"] + graph.survey.choices.table.chosen.to_numpy()[p["rows"]])
+    monkeypatch.setattr(checkpoint, "predict", leaky); assert found()[name] is False
+
+
+def test_the_tastes_of_a_run_are_those_of_its_training_people():
+    from turnover_nb.choice_baselines import fit_preference
+    from turnover_nb.tastes import run_tastes
+    s = make_synthetic(n_employees=120, seed=0).survey; split = make_split(s, seed=0); table = s.choices.table.copy(); held = ~np.isin(table.employee, split.train)
+    table.loc[held, "chosen"] = ~table.chosen[held]                                         # two alternatives: the other one
+    other = replace(s, choices=replace(s.choices, table=table))
+    a, b = (run_tastes("conditional_logit", fit_preference("majority", s.choices, None, split, s), x, split) for x in (s, other))
+    assert a.equals(b) and a.query("kind == 'fact' and name == 'people'").value.item() == len(split.train)

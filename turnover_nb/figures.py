@@ -114,7 +114,7 @@ def forest_figure(
     _dots(ax, [(r.get('name') or label(r['variant'], w), r, family(r['variant']), 'o') for r in rows], w)
     for t, r in zip(ax.texts, rows): t.set_text(f'{r["value"]:+.3f}'.replace('-', '−'))
     ax.set_xlabel(wrapped(axis, 46))
-    if note: ax.set_title(note, fontsize=8.5, fontweight='normal')
+    if note: ax.set_title('\n'.join(wrapped(t, 46) for t in note.split('\n')), fontsize=8.5, fontweight='normal')
     return fig
 
 # %% ../nbs/21_figures.ipynb #aa1611ee

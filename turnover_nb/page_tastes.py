@@ -88,7 +88,7 @@ def tastes(self:Page):
     for v, runs in frames.items():
         d = runs[0][1]; name = v.removesuffix('_warm')
         for note in kind(d, 'note').note: self.say(w('p_taste_note', model=label(v, w), note=note.rstrip('.')))
-        if len(c := kind(d, 'coefficient')): self.coefficients(c, kind(d, 'fact').set_index('name').value, kind(d, 'trade'))
+        if len(c := kind(d, 'coefficient')): self.coefficients(c, kind(d, 'fact').set_index('name').value, kind(d, 'trade'), runs[0][0])
         if len(kind(d, 'population')):
             rows = [(s, kind(f, 'population')) for s, f in runs]; self.say(w('p_population'))
             self.table(population_frame(rows, w), f'tastes_{name}', w('t_population', model=label(v, w)), self.split, pd.concat([f.assign(seed=s) for s, f in rows]).dropna(axis=1, how='all'))
@@ -96,10 +96,10 @@ def tastes(self:Page):
             s.dropna(axis=1, how='all'))
 
 @patch
-def coefficients(self:Page, c:pd.DataFrame, fact:pd.Series, trade:pd.DataFrame):
-    "Coefficients and prices of all of a survey's choices"
+def coefficients(self:Page, c:pd.DataFrame, fact:pd.Series, trade:pd.DataFrame, seed:int):
+    "Coefficients and prices of the choices of a seed's training people"
     w = self.w; missing = int((c.note != '').sum())
-    self.say(w('p_tastes', n=f'{int(fact.choices):,}', people=f'{int(fact.people):,}', rank=int(fact.directions), columns=int(fact['columns'])), w('p_tastes_linear') if fact.linear else '',
+    self.say(w('p_tastes', seed=seed, n=f'{int(fact.choices):,}', people=f'{int(fact.people):,}', rank=int(fact.directions), columns=int(fact['columns'])), w('p_tastes_linear') if fact.linear else '',
         w('p_tastes_missing', k=missing) if missing else '')
     self.table(coefficient_frame(c, w), 'coefficients', w('t_coefficient', data=self.what), '', c.dropna(axis=1, how='all'))
     priced = trade[trade.value.notna()] if 'value' in trade else trade[:0]

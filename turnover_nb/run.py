@@ -62,6 +62,7 @@ class Scores:
     history: list = field(default_factory=list)     # a dict per epoch
     embedding: pd.DataFrame|None = None # of graph models: employee, x, y, share_x, share_y of the test people, see `checkpoint.embedding_map`
     checkpoints: dict = field(default_factory=dict) # stage -> state of the model at its best epoch, for torch.save
+    again: object = None                # of graph models: graph -> scores of its test people by the trained model, for the leak audit
     tastes: pd.DataFrame|None = None    # of choice models: what the choices say, see `tastes.run_tastes`
     curve: pd.DataFrame|None = None     # scores by test person and number of known answers, see `tastes.run_curve`
 
@@ -117,6 +118,8 @@ def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=
         if out.turnover is not None: out.turnover[p['people']] = p['turnover']
         if out.utility is not None: out.utility[p['rows']] = p['utility']
     out.curve = graph_curve(trained.model, graph, seed)
+    def again(g): p = predict(trained.model, g, 'test'); return p['turnover'] if survey.turnover is not None else None, p['utility'] if survey.choices is not None else None
+    out.again = again
     return out
 
 # %% ../nbs/18_run.ipynb #fc9ffdc8
@@ -313,7 +316,7 @@ def run_one(
     graph = model_graph(survey, split, config)
     scores = graph_scores(survey, split, graph, config, seed, progress, resume, device) if model in PRESETS else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start
-    audit = leak_audit(graph, split, scores=None, seed=seed).to_dict(); audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
+    audit = leak_audit(graph, split, scores=scores.again, seed=seed).to_dict(); audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
     pref = dict(protocol=split.preference, n_known=split.n_known, metrics=evaluate_preference(survey, split, scores.utility, seed, n_boot)) if 'preference' in tasks else None
     results = Results(variant=variant or model, model=model, seed=seed,
         split=dict(protocol=split.protocol, fold=split.fold, n_train=len(whole.train), n_valid=len(split.valid), n_test=len(split.test)),

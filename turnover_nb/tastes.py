@@ -25,9 +25,9 @@ def short(reason:str) -> str:
     head, _, names = reason.partition('confounded with '); names = names.split(', ') if names else []
     return reason if len(names) < 4 else f'{head}confounded with {listed(names, 3, quote=False)}'
 
-def coefficient_table(survey:Survey, ordinal:str='auto') -> tuple[pd.DataFrame, object, Design]:
-    "kind, name, unit, value, se, robust_se, low, high, note; and the estimate and the coding behind it"
-    est, d = estimate_survey(survey, ordinal=ordinal); t = est.table()
+def coefficient_table(survey:Survey, ordinal:str='auto', people:np.ndarray|None=None) -> tuple[pd.DataFrame, object, Design]:
+    "kind, name, unit, value, se, robust_se, low, high, note; and the estimate and the coding behind it; `people`: employee numbers, None: everybody"
+    est, d = estimate_survey(survey, people, ordinal=ordinal); t = est.table()
     out = pd.DataFrame(dict(kind='coefficient', name=d.names, unit=d.unit, value=t.estimate, se=t.se, robust_se=t.robust_se, low=t.estimate - 1.96*t.robust_se, high=t.estimate + 1.96*t.robust_se,
         note=t.not_identified.map(short)))
     return out.reset_index(drop=True), est, d
@@ -38,10 +38,10 @@ def trade_table(est, d:Design, pay:str, unit:str) -> pd.DataFrame:
     except ValueError as e: return pd.DataFrame([dict(kind='trade', name=pay, unit=unit, note=short(str(e).removesuffix('; there is no price to trade at')))])
     return pd.DataFrame(dict(kind='trade', name=w.index, unit=unit, value=w.worth, se=w.se, low=w.kr_low, high=w.kr_high, note=w.note)).reset_index(drop=True)
 
-def survey_tables(survey:Survey, ordinal:str='auto', pay:str='') -> pd.DataFrame:
-    "Coefficients, their prices, and the facts they rest on"
-    table, est, d = coefficient_table(survey, ordinal); p = pay_attribute(survey, pay); c = survey.choices
-    fact = dict(choices=est.n, people=len(np.unique(c.employee)), columns=len(est.names), directions=est.space.shape[1], loglik=est.loglik, null_loglik=est.null_loglik, linear='step' in d.unit)
+def survey_tables(survey:Survey, ordinal:str='auto', pay:str='', people:np.ndarray|None=None) -> pd.DataFrame:
+    "Coefficients, their prices, and the facts they rest on; `people` as for `coefficient_table`"
+    table, est, d = coefficient_table(survey, ordinal, people); p = pay_attribute(survey, pay); who = np.unique(survey.choices.employee)
+    fact = dict(choices=est.n, people=len(who if people is None else np.intersect1d(who, people)), columns=len(est.names), directions=est.space.shape[1], loglik=est.loglik, null_loglik=est.null_loglik, linear='step' in d.unit)
     facts = pd.DataFrame([dict(kind='fact', name=k, value=float(v)) for k, v in fact.items()])
     price = pd.DataFrame([dict(kind='trade', name='', note='no attribute is known to be pay')]) if p is None else trade_table(est, d, p, survey.post_types[p].unit or p)
     return pd.concat([facts, table, price], ignore_index=True)
@@ -177,11 +177,11 @@ def tastes(survey:Survey, pay:str='', ordinal:str='auto', seed:int=0, n_boot:int
 
 # %% ../nbs/15j_tastes.ipynb #e1b66158
 def run_tastes(name:str, fit:FittedPreference, survey:Survey, split:Split) -> pd.DataFrame|None: # columns `COLUMNS`
-    "Tastes for the report of a run: coefficients of a conditional logit, the population of a mixed or hierarchical logit (training people), segments of latent classes"
+    "Tastes of the training people for the report of a run: coefficients of a conditional logit, the population of a mixed or hierarchical logit, segments of latent classes"
     if survey.choices.form not in ('pairs', 'long') or not survey.posts.shape[1] or name not in ('conditional_logit', 'mixed_logit', 'hierarchical', 'latent_class'): return None
     told = np.isin(survey.choices.employee, split.train)
     try:
-        if name == 'conditional_logit': out = survey_tables(survey)
+        if name == 'conditional_logit': out = survey_tables(survey, people=split.train)
         else:
             d = split_design(survey, split)
             if name == 'latent_class': out = segment_rows(segments(fit.model, d, split.train, told))
