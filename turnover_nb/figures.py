@@ -96,7 +96,7 @@ def dot_figure(
     _dots(ax, [(label(v, w), have[v], family(v), 'D' if v == 'bayes' else 'o') for v in order], w)
     if 'majority' in have: ax.axvline(have['majority']['value'], color='#888888', ls=':', lw=1, zorder=0)
     ax.set_xlabel(wrapped(axis, 46))
-    if note: ax.set_title(note, fontsize=8.5, fontweight='normal')
+    if note: ax.set_title(wrapped(note, 46), fontsize=8.5, fontweight='normal')
     return fig
 
 # %% ../nbs/21_figures.ipynb #ab28e880

@@ -8,13 +8,15 @@ from fastcore.basics import patch
 import numpy as np, pandas as pd
 from .collect import Runs
 from .curves import known_figure
-from .figures import label
+from .figures import PALETTE, label
 from .page import Page
 from .report import cell, span
+from .run import MODELS
 from .words import EN, Words
 
 # %% auto #0
-__all__ = ['run_frames', 'one_each', 'known_curves', 'coefficient_frame', 'trade_frame', 'population_frame', 'segment_frame']
+__all__ = ['run_frames', 'one_each', 'known_curves', 'drawn', 'coefficient_frame', 'trade_frame', 'population_frame',
+           'segment_frame']
 
 # %% ../nbs/22f_page_tastes.ipynb #df780f7a
 def run_frames(runs:Runs, name:str) -> dict: # variant -> list of (seed, frame), in the order of the plan
@@ -34,19 +36,24 @@ def known_curves(frames:dict, n_boot:int=1000) -> dict: # variant -> frame by nu
     return {v: curve_of(pd.concat([d for _, d in f]), np.random.default_rng([0, 18]), n_boot) for v, f in one_each(frames).items()}
 
 # %% ../nbs/22f_page_tastes.ipynb #97e90eb6
+def drawn(curves:dict) -> dict:
+    "As many curves as there are colours: of baselines and presets before their variants, those with the lowest log-loss, in the order of the sweep"
+    rank = sorted(curves, key=lambda v: (v.removesuffix('_warm') not in MODELS, curves[v].log_loss.iloc[-1])); return {v: d for v, d in curves.items() if v in rank[:len(PALETTE)]}
+
 @patch
 def known(self:Page):
     "Accuracy against known answers; left out where no run can predict from them"
     w, fw = self.w, self.fw; curves = known_curves(run_frames(self.runs, 'known_curve'), self.n_boot); curves = {v: d for v, d in curves.items() if len(d) > 1}
     if not curves: return
+    every = curves; curves = drawn(curves)
     cut = lambda r, k: cell(dict(value=r[k], low=r[f'{k}_low'], high=r[f'{k}_high']))
     rows = [{w('model'): label(v, w), w('k_known'): str(k), w('n'): f'{int(r.n_situations):,}', w('people'): f'{int(r.n_people):,}', w('accuracy'): cut(r, 'accuracy'),
         w('log_loss'): cut(r, 'log_loss')} for v, d in curves.items() for k, r in d.iterrows()]
     major = self.rows('preference', 'cold').get('majority') or self.rows('preference', 'warm').get('majority_warm') or self.rows('preference', 'warm').get('majority')
     flat = {k: major[k]['value'] for k in ('accuracy', 'log_loss')} if major else None
-    self.say(f'## {w("h_known")}', w('p_known')); n = span([int(d.n_people.iloc[0]) for d in curves.values()])
+    self.say(f'## {w("h_known")}', w('p_known'), w('p_some_known', shown=len(curves), all=len(every)) if len(curves) < len(every) else ''); n = span([int(d.n_people.iloc[0]) for d in curves.values()])
     self.draw(known_figure(curves, flat, fw, f'{fw("people")}: {n}'), 'known_answers', w('a_known', models=', '.join(label(v, w) for v in curves)))
-    self.table(pd.DataFrame(rows), 'known_answers', w('t_known', data=self.what), self.split, pd.concat([d.reset_index().assign(variant=v) for v, d in curves.items()]))
+    self.table(pd.DataFrame(rows), 'known_answers', w('t_known', data=self.what), self.split, pd.concat([d.reset_index().assign(variant=v) for v, d in every.items()]))
 
 # %% ../nbs/22f_page_tastes.ipynb #411e134c
 def _unit(u, w:Words) -> str: return w('k_step') if u == 'step' else u or ''

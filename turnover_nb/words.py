@@ -100,6 +100,7 @@ PROSE = dict(
             'table of scores.',
             '此处并列分数按随机顺序计，小样本下其期望 AUPR 高于离职比例；因此平凡基线在此高于分数表中的取值。'),
     p_curves=('Blue: the model of the panel, mean over seeds; grey: the others; dotted: no skill.', '蓝色：该面板的模型（种子均值）；灰色：其他模型；点线：无区分能力。'),
+    p_some_known=('{shown} of {all} models are shown: of the baselines and presets those with the lowest log-loss; known_answers.csv holds all.', '共 {all} 个模型，仅显示基线与预设中对数损失最低的 {shown} 个；known_answers.csv 含全部。'),
     p_some=('{shown} of {all} models are drawn: those with the highest AUPR.', '共 {all} 个模型，仅绘制 AUPR 最高的 {shown} 个。'),
     p_threshold=('Lines: validation people, mean over seeds. Vertical line: the threshold chosen there, one per run. Points: the test people at that threshold.',
                  '曲线：验证员工（种子均值）。竖线：在其上选定的阈值，每次运行一条。圆点：测试员工在该阈值下的取值。'))
