@@ -14,7 +14,8 @@ from turnover_nb.panel import PanelConfig, PanelFit, fit_panel, make_panel, norm
 from turnover_nb.relational import fit_relational, predict_relational
 from turnover_nb.run import explicit_choices, run_one, write_run
 from turnover_nb.split import make_split
-from turnover_nb.statistical import StatisticalModel, StatisticalObjective, choice_rows, fitted_panel, learned, person_features
+from turnover_nb.preference_inputs import choice_rows, person_features
+from turnover_nb.statistical import StatisticalModel, StatisticalObjective, fitted_panel, learned
 from turnover_nb.synthetic import make_synthetic
 from turnover_nb.trainer import EVERY, Trainer, fit, stages
 from test_choice import accept_or_decline, interactions, ragged
@@ -49,7 +50,7 @@ def test_it_beats_a_logistic_regression_on_planted_data(planted):
     other = soft(fit_turnover('logistic', X, w.survey.turnover, s, 0).predict(X[s.test])); got = soft(scores(f, g)['turnover']); top = soft(q)
     assert got > other + .05 and (got - q.mean())/(top - q.mean()) > .85
 
-@pytest.mark.parametrize('known,bound', [(0, .03), (3, .035)])
+@pytest.mark.parametrize('known,bound', [(0, .012), (3, .016)])
 def test_its_choices_are_near_the_best_attainable(planted, known, bound):
     "Log-loss above Bayes in parts of it; one fit serves every number of known answers"
     w, s, g, f = planted; told = np.argsort(np.random.default_rng(known).random((w.survey.n, 7)), 1).argsort(1) < known; told[np.setdiff1d(np.arange(w.survey.n), s.test)] = False
@@ -62,7 +63,7 @@ def test_it_is_the_two_models_that_were_measured(planted):
     "Turnover bit for bit that of `fit_relational`; preference as good as `fit_panel` on the same features"
     w, s, g, f = planted; r = fit_relational(g, 31)
     assert np.allclose(predict_relational(r, g, 'test')['turnover'], scores(f, g)['turnover'], atol=1e-6) and same(r, f.model.turnover_part)
-    c = w.survey.choices; Z, names, _ = choice_rows(g); X = person_features(g); m = fit_panel(make_panel(c, Z, X, np.isin(c.employee, s.train))[0], PanelConfig(coin=True, penalty=2.), torch.Generator().manual_seed(0))
+    c = w.survey.choices; Z, names, _ = choice_rows(g); X = person_features(g).x; m = fit_panel(make_panel(c, Z, X, np.isin(c.employee, s.train))[0], PanelConfig(coin=True, penalty=2.), torch.Generator().manual_seed(0))
     known = np.zeros(c.n, bool); mine = c.table.chosen.to_numpy() & np.isin(c.table.employee, s.test)
     a, b = (-np.log(x.probability(known, s.test)[mine]).mean() for x in (PanelFit([m], [normal_draws(512, 3, 0)], c, Z, X, names, []), fitted_panel(f.model, g, 'test')))
     assert b < a + .004
@@ -191,7 +192,7 @@ def test_interactions_have_fresh_negatives_that_nobody_chose():
 def test_posts_without_attributes_have_their_popularity():
     "Of training people alone, the choice itself left out; held-out choices do not enter"
     s = interactions(n=150, P=12); s = replace(s, posts=s.posts[[]], post_types={}); split = make_split(s); c = explicit_choices(s, split); g = build_graph(c, split); Z, names, posts = choice_rows(g)
-    t = s.choices.table; n = np.bincount(t.post[np.isin(t.employee, split.train)], minlength=12); assert names == ['popularity'] and np.allclose(posts[:, 0], np.log1p(n)/np.log1p(n).std(), atol=1e-5)
+    t = s.choices.table; n = np.bincount(t.post[np.isin(t.employee, split.train)], minlength=12); assert names[:1] == ['popularity'] and np.allclose(posts[:, 0], np.log1p(n)/np.log1p(n).std(), atol=1e-5)
     o = StatisticalObjective(g, best(), 0); p = o.negatives.draw(o.panel, np.random.default_rng(0)); assert np.allclose(p.z[p.chosen, 0], (np.log(n)/np.log1p(n).std())[o.negatives.chosen], atol=1e-5)
     r, other = (run_one(s, split, m, config=best(stage2_epochs=80) if m == 'best' else None, n_boot=0).results.preference.metrics for m in ('best', 'majority'))
     assert r['log_loss'].value < np.log(7) - .1 and r['mrr'].value > other['mrr'].value - .03
@@ -220,12 +221,12 @@ NAMES = [k for k in GROUPS['parts'] if k != 'best']
 
 @pytest.fixture(scope='module')
 def switched():
-    s = make_synthetic(n_employees=200, seed=4).survey; g = build_graph(s, make_split(s, seed=4, preference='warm', n_known=3)); return g, fit(g, best(stage2_epochs=40), 0)
+    s = make_synthetic(n_employees=200, seed=4, careless=.3).survey; g = build_graph(s, make_split(s, seed=4, preference='warm', n_known=3)); return g, fit(g, best(stage2_epochs=40), 0)
 
 @pytest.mark.parametrize('name', NAMES)
 def test_each_variant_changes_the_scores(switched, name):
     g, f = switched; other = fit(g, best(**{'stage2_epochs': 40, **VARIANTS[name][1]}), 0); a, b = scores(f, g), scores(other, g)
-    task = 'utility' if any(w in name for w in ('coin', 'taste')) else 'turnover'
+    task = 'utility' if any(w in name for w in ('coin', 'taste', 'scale', 'shared', 'quality')) else 'turnover'
     assert not np.array_equal(a[task], b[task])
     if task == 'utility': assert np.array_equal(a['turnover'], b['turnover'])           # turnover does not know of it
 

@@ -90,7 +90,7 @@ TURNOVER_PARTS = dict(linear=dict(linear=False), products=dict(products=False), 
     messages=dict(residual_messages=False), sage=dict(branch="sage"), hgt=dict(branch="hgt"), rgcn=dict(branch="rgcn"), soft=dict(likelihood_target="soft"), no_likelihood=dict(likelihood_target="none"),
     strength=dict(strength=3.), lr=dict(lr=.05), epochs=dict(epochs=13), one_stage=dict(two_stages=False), family=dict(family="gnn", hidden=16, heads=2))
 PREFERENCE_PARTS = dict(tastes=dict(tastes=0), fewer_tastes=dict(tastes=2), coin=dict(coin=False), features=dict(taste_features=False), turnover=dict(taste_turnover=False), draws=dict(draws=10),
-    strength=dict(strength=3.), lr=dict(stage2_lr=.1), epochs=dict(stage2_epochs=13), one_stage=dict(two_stages=False), family=dict(family="gnn", hidden=16, heads=2), answers=dict(answers=False))
+    scales=dict(scale_scores=False), shared=dict(shared_nodes=False), strength=dict(strength=3.), lr=dict(stage2_lr=.1), epochs=dict(stage2_epochs=13), one_stage=dict(two_stages=False), family=dict(family="gnn", hidden=16, heads=2), answers=dict(answers=False))
 
 
 @pytest.mark.parametrize("task, name", [("turnover", n) for n in TURNOVER_PARTS] + [("preference", n) for n in PREFERENCE_PARTS])
@@ -111,7 +111,8 @@ def test_a_switch_of_a_part_of_best(survey, splits, name, off, on):
 
 
 def test_every_field_of_the_config_is_flipped_here():
-    parts = {k for s in (*TURNOVER_PARTS.values(), *PREFERENCE_PARTS.values()) for k in s} | {"alpha", "beta", "colleagues", "max_group"}
+    parts = {k for s in (*TURNOVER_PARTS.values(), *PREFERENCE_PARTS.values()) for k in s} | {"alpha", "beta", "colleagues", "max_group",
+        "answer_quality"}                                                                # needs careless people: tests/test_best.py
     assert parts >= family_settings("statistical")
     flipped = {k for s in SWITCHES.values() for k in s} | parts | {"plateau", "temperature", "drop_edge", "mask_feature", "max_group", "answers", "select", "patience", "contrast", "margin", "margin_step", "margin_max", "margin_min"}
     others = {"epochs", "stage2_epochs", "stage2_patience", "hidden", "heads"}           # sizes, set in TINY

@@ -56,8 +56,11 @@ class Parts(Settings):
     likelihood_target: Literal['second', 'soft', 'none'] = 'second'    # … what the stated likelihood of leaving is in training
     taste_features: bool = True                      # preference: mean tastes depend on the person's features
     taste_turnover: bool = True                      # … and on the person's turnover score
+    scale_scores: bool = True                        # … and on the mean of each battery of items
+    shared_nodes: bool = True                        # … attributes: does the post share a node with the person, for each relation?
     tastes: int = Field(3, ge=0)                     # … dimensions of unobserved taste; 0: none
     coin: bool = True                                # … a class of people who flip coins
+    answer_quality: bool = True                      # … whose share depends on P(careless) from the items
     draws: int = Field(48, ge=2)                     # … of unobserved tastes per person and step
     strength: float = Field(1., ge=0)                # multiplies all penalties; 1 is meant to fit any number of people
 
@@ -161,7 +164,10 @@ VARIANTS = dict(                                                        # name -
     best_soft_likelihood=('best', dict(likelihood_target='soft')),
     best_hgt_branch=('best', dict(branch='hgt')),
     best_sage_branch=('best', dict(branch='sage')),
+    best_no_scale_scores=('best', dict(scale_scores=False)),
+    best_no_shared_nodes=('best', dict(shared_nodes=False)),
     best_no_coin=('best', dict(coin=False)),
+    best_no_answer_quality=('best', dict(answer_quality=False)),
     best_no_tastes=('best', dict(tastes=0)),
     best_no_taste_features=('best', dict(taste_features=False)),
     best_no_taste_turnover=('best', dict(taste_turnover=False)),

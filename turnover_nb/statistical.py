@@ -10,48 +10,38 @@ import numpy as np, torch
 from torch import nn, Tensor
 from torch.nn import functional as F
 from .config import Config
-from .features import design_matrix
 from .members import shown_posts
-from .panel import RIDGE, Panel, PanelConfig, PanelFit, TasteModel, antithetic, first_weights, make_panel, mean_loglik, normal_draws, one_thread, rows_of, score_sd, shrink, step_people, take
+from .panel import RIDGE, Panel, PanelConfig, PanelFit, TasteModel, antithetic, first_weights, make_panel, mean_loglik, normal_draws, one_thread, score_sd, shrink, step_people, take
 from .post_sets import PostSets
+from .preference_inputs import Known, SharedNodes, choice_rows, person_features, popularity
 from .candidates import distinct_ranks
 from .relational import RelationalModel, one_cycle, rates, relational_inputs
 
 # %% auto #0
-__all__ = ['THRESHOLD', 'FADES', 'person_features', 'popularity', 'choice_rows', 'PanelPreference', 'relational_settings',
-           'train_panel', 'StatisticalModel', 'fitted_panel', 'predict_statistical', 'learned', 'StatisticalObjective',
-           'Negatives']
+__all__ = ['THRESHOLD', 'FADES', 'PRECISION', 'known_of', 'rows_for', 'PanelPreference', 'relational_settings', 'train_panel',
+           'StatisticalModel', 'fitted_panel', 'predict_statistical', 'learned', 'StatisticalObjective', 'Negatives']
 
 # %% ../nbs/11b_statistical.ipynb #04ad931d
-def person_features(graph) -> np.ndarray:
-    "Features and relation indicators of all employees, cut at ±5, float32 [n, D]"
-    return graph._once('person features', lambda: np.clip(design_matrix(graph.survey, graph.split.train, skew=None)[0], -5, 5))
+def known_of(graph, config:Config) -> Known:
+    "What a config lets the preference part know of all employees, less the turnover score"
+    return person_features(graph, config.scale_scores, config.answer_quality and config.coin)
 
-def popularity(graph, own:int=0) -> np.ndarray:
-    "log(1 + choices of each post by training people, less `own`), in units of its standard deviation over posts, float32 [P]"
-    t, s = graph.survey.choices.table, graph.survey; n = np.bincount(t.post[t.chosen & np.isin(t.employee, graph.split.train)], minlength=len(s.posts))
-    return (np.log1p(np.maximum(n - own, 0)) / max(np.log1p(n).std(), 1e-6)).astype('float32')
-
-def choice_rows(graph) -> tuple:
-    """Attributes of every row of `choices.table`, float32 [R, K], their names, and the attributes of all posts [P, D]. Alternatives have constants where they are few and mean the same in each
-    task; posts of interactions have their popularity among training people"""
-    from turnover_nb.choice_baselines import MAX_CONSTANTS, post_matrix
-    def make():
-        c = graph.survey.choices; posts, names = post_matrix(graph.survey, graph.split); sampled = c.form == 'candidates'; constants = not sampled and len(c.alternatives) <= MAX_CONSTANTS
-        if sampled: posts, names = np.column_stack([posts, popularity(graph)]), [*names, 'popularity']
-        return rows_of(c, constants, posts), names + [f'constant {a}' for a in c.alternatives] * constants, posts
-    if graph.survey.choices.form == 'interactions': raise ValueError('interactions need explicit alternatives: make them with `candidate_sets`, as `run_one` does')
-    return graph._once('choice rows', make)
+def rows_for(graph, config:Config) -> tuple: "`choice_rows` of a config"; return choice_rows(graph, config.shared_nodes)
 
 # %% ../nbs/11b_statistical.ipynb #decf1b1a
-THRESHOLD, FADES = 2., 1.               # of the mean tastes' weights: where they are cut, and where the cut fades, in standard errors of a useless weight
+THRESHOLD, FADES = 2., 3.               # of the mean tastes' weights: where they are cut, and where the cut fades, in standard errors of a useless weight
+PRECISION = {**RIDGE, 'L': 10.}         # of the normal priors: penalty ½·precision·w²/n
 
 class PanelPreference(nn.Module):
     "Panel mixed logit: mean tastes linear in what is known of a person, unobserved tastes, a class of coin-flippers"
-    def __init__(self, panel:Panel, config:Config, generator:torch.Generator):
-        super().__init__(); c = config; self.settings = PanelConfig(factors=c.tastes, features=c.taste_features, coin=c.coin, penalty=THRESHOLD * c.strength, draws=c.draws)
+    def __init__(self,
+        panel:Panel,                    # of the training people: sizes and statistics come from it
+        config:Config, generator:torch.Generator,
+        careless:int|None=None          # feature that says P(careless): its weight for the coin has no threshold
+    ):
+        super().__init__(); c, self.careless = config, careless; self.settings = PanelConfig(factors=c.tastes, features=c.taste_features, coin=c.coin, penalty=THRESHOLD * c.strength, draws=c.draws)
         for k, w in zip(('b', 'B', 'L', 'gamma0', 'gamma'), first_weights(panel.z.shape[1], panel.x.shape[1], self.settings, generator)):
-            if k in RIDGE or k == 'B' and c.taste_features or k == 'gamma' and c.taste_features and c.coin: setattr(self, k, nn.Parameter(w))
+            if k in RIDGE or k == 'B' and c.taste_features or k == 'gamma' and c.coin and (c.taste_features or careless is not None): setattr(self, k, nn.Parameter(w))
             else: self.register_buffer(k, w)                                             # stays at zero
         self.n, self.strength = panel.n, c.strength; self.register_buffer('sd', score_sd(panel))
 
@@ -59,11 +49,19 @@ class PanelPreference(nn.Module):
     def losses(self, panel:Panel, generator:torch.Generator) -> tuple:
         "Mean over people of −log P(all of a person's answers) by fresh draws, and the ridge"
         eps = antithetic(panel.n, self.settings.draws, self.settings.factors, generator).to(panel.z.device)
-        return -mean_loglik(self.model(), panel, eps), self.strength * sum(r / 2 / self.n * getattr(self, k).square().sum() for k, r in RIDGE.items())
+        ridge = sum(r / 2 / self.n * getattr(self, k).square().sum() for k, r in PRECISION.items())
+        if self.careless is not None: ridge = ridge + PRECISION['gamma0'] / 2 / self.n * self.gamma[self.careless].square().sum()
+        return -mean_loglik(self.model(), panel, eps), self.strength * ridge
     def thresholds(self) -> list:
         "(weights, threshold, δ) of what is shrunk after a step"
-        root = self.n**.5; delta = lambda sd: (FADES / (sd * root).clamp(min=1e-6)).clamp(min=self.settings.delta)
-        return [(w, self.settings.penalty * sd / root, delta(sd)) for w, sd in ((self.B, self.sd), (self.gamma, torch.full_like(self.gamma0, .5))) if isinstance(w, nn.Parameter)]
+        root = self.n**.5; delta = lambda sd: (FADES / (sd * root).clamp(min=1e-6)).clamp(min=self.settings.delta); out = []
+        for w, sd in ((self.B, self.sd), (self.gamma, torch.full_like(self.gamma0, .5))):
+            if not isinstance(w, nn.Parameter): continue
+            by = (self.settings.penalty * sd / root).expand(w.shape)
+            if w is self.gamma and not self.settings.features: by = torch.full_like(by, torch.inf)         # only P(careless) remains
+            if w is self.gamma and self.careless is not None: by = by.clone(); by[self.careless] = 0.
+            out.append((w, by, delta(sd)))
+        return out
 
 # %% ../nbs/11b_statistical.ipynb #b9a119b6
 def relational_settings(c:Config) -> dict:
@@ -73,17 +71,17 @@ def relational_settings(c:Config) -> dict:
 
 def train_panel(graph, config:Config) -> tuple:
     "The training people's answers with an empty column for the score, and those people's employee numbers"
-    x, s = person_features(graph), graph.split
+    x, s = known_of(graph, config).x, graph.split
     if config.taste_turnover and graph.survey.turnover is not None: x = np.concatenate([x, np.zeros((len(x), 1), 'float32')], 1)
     weight = None if s.weight is None else s.weights(graph.survey.n)
-    return make_panel(graph.survey.choices, choice_rows(graph)[0], x, np.isin(graph.survey.choices.employee, s.train), weight)
+    return make_panel(graph.survey.choices, rows_for(graph, config)[0], x, np.isin(graph.survey.choices.employee, s.train), weight)
 
 class StatisticalModel(nn.Module):
     "Relational turnover part and panel preference part, each where the survey has the task"
     def __init__(self, graph, config:Config, seed:int):
         super().__init__(); s, self.config = graph.survey, config
         self.turnover_part = None if s.turnover is None else RelationalModel(relational_inputs(graph, 'train'), graph, seed, **relational_settings(config))
-        self.preference_part = None if s.choices is None else PanelPreference(train_panel(graph, config)[0], config, torch.Generator().manual_seed(1000 * seed))
+        self.preference_part = None if s.choices is None else PanelPreference(train_panel(graph, config)[0], config, torch.Generator().manual_seed(1000 * seed), known_of(graph, config).careless)
     @property
     def encoder(self) -> nn.Module: "What both tasks share"; return self.turnover_part
     @property
@@ -94,12 +92,12 @@ class StatisticalModel(nn.Module):
 @torch.no_grad()
 def fitted_panel(model:StatisticalModel, graph, phase:str) -> PanelFit:
     "The preference part with the people of a phase, on the CPU: what `utility` reads tastes from; features of other people are 0"
-    x, names = person_features(graph), [f'feature {i + 1}' for i in range(person_features(graph).shape[1])]
+    known = known_of(graph, model.config); x, names = known.x, known.names
     if model.scored:
         score = np.zeros((len(x), 1), 'float32'); score[graph.at(phase)['employee'].index] = model.score(relational_inputs(graph, phase, device=model.turnover_part.bias.device)).cpu()[:, None]
         x, names = np.concatenate([x, score], 1), [*names, 'turnover score']
     m = model.preference_part.model(); tastes = TasteModel(*(t.detach().cpu() for t in (m.b, m.B, m.L, m.gamma0, m.gamma)), m.coin)
-    Z, attributes, _ = choice_rows(graph)
+    Z, attributes, _ = rows_for(graph, model.config)
     return PanelFit([tastes], [normal_draws(512, m.L.shape[1], 0)], graph.survey.choices, Z, x, attributes, names)
 
 @torch.no_grad()
@@ -137,7 +135,7 @@ class StatisticalObjective:
         self.panel, people = train_panel(graph, config); index = graph.at('train')['employee'].index
         self.at = torch.searchsorted(index, torch.as_tensor(people))                     # of each person of the panel in the graph
         self.budget = step_people(self.panel, config.draws + config.coin, 2_000_000)
-        if s.choices.form == 'candidates': self.negatives = Negatives(graph, self.panel)
+        if s.choices.form == 'candidates': self.negatives = Negatives(graph, self.panel, people, config)
 
     def state_dict(self) -> dict: return dict(generator=self.generator.get_state())
     def load_state_dict(self, s:dict): self.generator.set_state(s['generator'])
@@ -155,10 +153,11 @@ class StatisticalObjective:
 # %% ../nbs/11b_statistical.ipynb #d3622204
 class Negatives:
     "Fresh alternatives for the training people's choices"
-    def __init__(self, graph, panel:Panel):
-        s = graph.survey; train = np.isin(s.choices.employee, graph.split.train); self.posts = shown_posts(s, graph.split.train); P = len(self.posts)
+    def __init__(self, graph, panel:Panel, people:np.ndarray, config:Config):
+        "`people`: employee number of each person of the panel"
+        s = graph.survey; self.people, self.shared = torch.as_tensor(people), SharedNodes(s) if config.shared_nodes else None; train = np.isin(s.choices.employee, graph.split.train); self.posts = shown_posts(s, graph.split.train); P = len(self.posts)
         t = s.choices.table; rows = np.flatnonzero(train[t.situation.to_numpy()] & t.chosen.to_numpy()); rows = rows[np.argsort(t.employee.to_numpy()[rows], kind='stable')]
-        self.chosen = torch.as_tensor(np.searchsorted(self.posts, t.post.to_numpy()[rows])); self.z = torch.as_tensor(choice_rows(graph)[2][self.posts])
+        self.chosen = torch.as_tensor(np.searchsorted(self.posts, t.post.to_numpy()[rows])); self.z = torch.as_tensor(rows_for(graph, config)[2][self.posts])
         self.own = self.z.clone(); self.own[:, -1] = torch.as_tensor(popularity(graph, own=1)[self.posts])
         self.sets = PostSets.of(panel.person, self.chosen, panel.n, P); left = P - self.sets.count[panel.person]
         self.n = min(len(panel.z) // len(panel.chosen) - 1, int(left.min())); self.left = left.numpy()
@@ -168,6 +167,9 @@ class Negatives:
         "The panel with other alternatives"
         S, n = len(panel.chosen), self.n; post = self.sets.absent(panel.person.repeat_interleave(n), torch.as_tensor(distinct_ranks(self.left, n, rng).ravel())).view(S, n)
         z = torch.cat([self.own[self.chosen][:, None], self.z[post]], 1).flatten(0, 1)                    # [S(n + 1), K], the chosen one first
+        if self.shared is not None:
+            all_ = torch.as_tensor(self.posts)[torch.cat([self.chosen[:, None], post], 1).flatten()]
+            z = torch.cat([z, self.shared(self.people[panel.person].repeat_interleave(n + 1), all_)], 1)
         return replace(panel, z=z, situation=torch.arange(S).repeat_interleave(n + 1), chosen=torch.arange(S) * (n + 1), available=torch.ones(len(z), dtype=torch.bool))
 
 # %% ../nbs/11b_statistical.ipynb #a0656077

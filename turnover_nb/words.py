@@ -29,7 +29,8 @@ NAMES = dict(                                                           # key ->
     best_soft_likelihood=('best, likelihood as soft target', '本项目最佳，离职可能性作软目标'), best_hgt_branch=('best + HGT branch', '本项目最佳 + HGT 分支'),
     best_sage_branch=('best + SAGE branch', '本项目最佳 + SAGE 分支'), best_no_coin=('best − coin class', '本项目最佳 − 随机作答类别'), best_no_tastes=('best − unobserved tastes', '本项目最佳 − 未观测偏好'),
     best_no_taste_features=('best − tastes by features', '本项目最佳 − 特征决定的偏好'), best_no_taste_turnover=('best − tastes by turnover score', '本项目最佳 − 离职分数决定的偏好'),
-    best_one_stage=('best − two stages', '本项目最佳 − 两阶段'))
+    best_no_scale_scores=('best − scale scores', '本项目最佳 − 量表得分'), best_no_shared_nodes=('best − shared nodes', '本项目最佳 − 共享节点'),
+    best_no_answer_quality=('best − quality of answers', '本项目最佳 − 作答质量'), best_one_stage=('best − two stages', '本项目最佳 − 两阶段'))
 
 # %% ../nbs/20b_words.ipynb #db2d2359
 SHORT = dict(
