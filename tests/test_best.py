@@ -14,12 +14,13 @@ from turnover_nb.panel import PanelConfig, PanelFit, fit_panel, make_panel, norm
 from turnover_nb.relational import fit_relational, predict_relational
 from turnover_nb.run import explicit_choices, run_one, write_run
 from turnover_nb.split import make_split
-from turnover_nb.preference_inputs import choice_rows, person_features
-from turnover_nb.statistical import StatisticalModel, StatisticalObjective, fitted_panel, learned
+from turnover_nb import preference_inputs
+from turnover_nb.preference_inputs import careless_probability, person_inputs, preference_rows, scale_scores
+from turnover_nb.statistical import StatisticalModel, StatisticalObjective, audit_inputs, fitted_panel, learned
 from turnover_nb.synthetic import make_synthetic
 from turnover_nb.trainer import EVERY, Trainer, fit, stages
 from test_choice import accept_or_decline, interactions, ragged
-from worlds import world
+from worlds import with_items, world
 
 FAST = dict(epochs=15, stage2_epochs=12, draws=8)
 best = lambda **kw: make_config('best', **{**FAST, **kw})
@@ -29,8 +30,11 @@ scores = lambda f, g, phase='test': predict(f.model, g, phase)
 
 @pytest.fixture(scope='module')
 def made():
-    w = world(120, missing=.1); y = w.turnover.copy(); y[np.flatnonzero(y == 0)[:9]] = np.nan
+    w = with_items(world(180, missing=.1)); y = w.turnover.copy(); y[np.flatnonzero(y == 0)[:9]] = np.nan
     return replace(w, turnover=y)
+
+def test_the_survey_of_these_tests_has_what_the_preference_part_reads(made):
+    p = person_inputs(build_graph(made, make_split(made))); assert p.names[p.careless] == 'P(careless)' and {n for n in p.names if n.startswith('scale')} == {'scale trust', 'scale mood', 'scale calm'}
 
 @pytest.fixture(scope='module', params=['cold', 'warm'])
 def fitted(made, request):
@@ -63,7 +67,7 @@ def test_it_is_the_two_models_that_were_measured(planted):
     "Turnover bit for bit that of `fit_relational`; preference as good as `fit_panel` on the same features"
     w, s, g, f = planted; r = fit_relational(g, 31)
     assert np.allclose(predict_relational(r, g, 'test')['turnover'], scores(f, g)['turnover'], atol=1e-6) and same(r, f.model.turnover_part)
-    c = w.survey.choices; Z, names, _ = choice_rows(g); X = person_features(g).x; m = fit_panel(make_panel(c, Z, X, np.isin(c.employee, s.train))[0], PanelConfig(coin=True, penalty=2.), torch.Generator().manual_seed(0))
+    c = w.survey.choices; Z, names, _ = preference_rows(g); X = person_inputs(g).x; m = fit_panel(make_panel(c, Z, X, np.isin(c.employee, s.train))[0], PanelConfig(coin=True, penalty=2.), torch.Generator().manual_seed(0))
     known = np.zeros(c.n, bool); mine = c.table.chosen.to_numpy() & np.isin(c.table.employee, s.test)
     a, b = (-np.log(x.probability(known, s.test)[mine]).mean() for x in (PanelFit([m], [normal_draws(512, 3, 0)], c, Z, X, names, []), fitted_panel(f.model, g, 'test')))
     assert b < a + .004
@@ -120,6 +124,18 @@ def test_leak_audit_passes_with_the_scores(fitted):
     g, f = fitted
     def of(g): p = scores(f, g); return torch.from_numpy(p['turnover']), torch.from_numpy(p['utility'])
     assert leak_audit(g, scores=of).passed
+
+@pytest.mark.parametrize('what', ['scale_scores', 'careless_probability'])
+def test_statistics_of_everybody_are_caught(made, monkeypatch, what):
+    honest = getattr(preference_inputs, what); monkeypatch.setattr(preference_inputs, what, lambda survey, rows: honest(survey, np.arange(survey.n)))
+    audit = leak_audit(build_graph(made, make_split(made)), inputs=lambda g: audit_inputs(g, best())); assert not audit.passed and 'what is known of people' in audit['training does not see held-out people'].detail
+
+def test_protected_relations_are_not_read(made, monkeypatch):
+    s = replace(made, protected=made.protected.assign(company_type=made.relations['company_type'].labels[made.relations['company_type'].edges[1]])); g = build_graph(s, make_split(s))
+    assert 'same company_type' in preference_rows(build_graph(made, make_split(made)))[1] and 'same company_type' not in preference_rows(g)[1]
+    of = lambda g: audit_inputs(g, best()); assert leak_audit(g, inputs=of).passed
+    monkeypatch.setattr(preference_inputs, 'model_relations', lambda survey: survey.relations)
+    found = leak_audit(build_graph(s, make_split(s)), inputs=of)['protected columns are no input']; assert not found.passed and 'rows of choices' in found.detail
 
 def test_known_answers_move_their_own_person_only(made):
     s = make_split(made, preference='warm', n_known=2); g = build_graph(made, s); f = fit(g, best(epochs=60, stage2_epochs=60), 0); one = s.test[3]
@@ -184,6 +200,8 @@ def test_interactions_have_fresh_negatives_that_nobody_chose():
         rest = torch.ones(len(post), dtype=torch.bool); rest[p.chosen] = False
         assert not took & set(zip(who[rest].tolist(), post[rest].tolist())) and took >= set(zip(who[~rest].tolist(), post[~rest].tolist()))
         assert all(len(set(x)) == o.negatives.n + 1 for x in post.view(-1, o.negatives.n + 1).tolist()); seen.append(post[rest])
+    some = torch.arange(0, o.panel.n, 3); p = o.negatives.draw(o.panel, rng, some); q = o.negatives.draw(o.panel, rng); mine = torch.isin(q.person, some)     # of some people: theirs, numbered anew
+    assert torch.equal(some[p.person], q.person[mine]) and torch.equal(p.z[p.chosen], q.z[q.chosen[mine]]) and torch.equal(p.x, q.x[some]) and p.n == len(some)
     n = torch.bincount(torch.cat(seen), minlength=12).float(); assert (n > 0).all()                      # all of the catalogue, in time
     f = fit(g, best(stage2_epochs=60), 0); u = predict(f.model, g, 'test'); order = pd.Series(u['utility']).groupby(c.choices.table.post.to_numpy()[u['rows']]).mean()
     assert order.corr(pd.Series(order.index, order.index)) > .5                          # later posts are chosen more
@@ -191,7 +209,7 @@ def test_interactions_have_fresh_negatives_that_nobody_chose():
 
 def test_posts_without_attributes_have_their_popularity():
     "Of training people alone, the choice itself left out; held-out choices do not enter"
-    s = interactions(n=150, P=12); s = replace(s, posts=s.posts[[]], post_types={}); split = make_split(s); c = explicit_choices(s, split); g = build_graph(c, split); Z, names, posts = choice_rows(g)
+    s = interactions(n=150, P=12); s = replace(s, posts=s.posts[[]], post_types={}); split = make_split(s); c = explicit_choices(s, split); g = build_graph(c, split); Z, names, posts = preference_rows(g)
     t = s.choices.table; n = np.bincount(t.post[np.isin(t.employee, split.train)], minlength=12); assert names[:1] == ['popularity'] and np.allclose(posts[:, 0], np.log1p(n)/np.log1p(n).std(), atol=1e-5)
     o = StatisticalObjective(g, best(), 0); p = o.negatives.draw(o.panel, np.random.default_rng(0)); assert np.allclose(p.z[p.chosen, 0], (np.log(n)/np.log1p(n).std())[o.negatives.chosen], atol=1e-5)
     r, other = (run_one(s, split, m, config=best(stage2_epochs=80) if m == 'best' else None, n_boot=0).results.preference.metrics for m in ('best', 'majority'))
@@ -208,6 +226,17 @@ def test_every_post_chosen_by_a_person_is_named():
     t = pd.concat([t, pd.DataFrame(dict(situation=0, employee=first, task=0, alternative=0, post=np.setdiff1d(np.arange(4), t.post[t.employee == first]), chosen=True, available=True))])
     t = t.sort_values('employee', kind='stable').assign(situation=np.arange(len(t))).astype(s.choices.table.dtypes).reset_index(drop=True); greedy = replace(s, choices=replace(s.choices, table=t))
     with pytest.raises(ValueError, match='leaves only 0 of 4 posts|no alternative is left'): run_one(greedy, make_split(greedy), 'best', config=best(), n_boot=0)
+
+def test_odd_questionnaires():
+    "Items that people were given in two forms, of two hundred levels, that nobody answered or all answered alike"
+    s = with_items(world(180)); split = make_split(s); trait = s.features.trust_1 - s.features.trust_5; f = s.features.copy()
+    for c, gone in (('trust_1', 0), ('trust_2', 0), ('trust_4', 1), ('trust_5', 1)): f.loc[np.arange(s.n) % 2 == gone, c] = np.nan
+    a, b = (scale_scores(replace(s, features=x), split.train)[0][:, 0] for x in (s.features, f)); assert min(abs(np.corrcoef(a[i::2], b[i::2])[0, 1]) for i in (0, 1)) > .8 and abs(np.corrcoef(a, trait)[0, 1]) > .8
+    fine = {c: replace(s.types[c], levels=tuple(map(str, range(1, 201)))) for c in s.types if c.startswith('mood')}; f = s.features.assign(**{c: s.features[c]*33 for c in fine})
+    assert np.allclose(scale_scores(replace(s, features=f, types=s.types | fine), split.train)[0], scale_scores(s, split.train)[0], atol=1e-5)
+    f = s.features.assign(**{f'calm_{j}': 3. for j in range(1, 6)}, **{f'mood_{j}': np.nan for j in range(1, 6)}); odd = replace(s, features=f)
+    assert not scale_scores(odd, split.train)[0][:, 1:].any() and np.isfinite(predict(fit(g := build_graph(odd, split), best(), 0).model, g, 'test')['utility']).all()
+    assert careless_probability(odd, split.train[:99]) is None and careless_probability(world(180), split.train) is None
 
 def test_careless_people_are_the_coins():
     shares = []

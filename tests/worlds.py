@@ -1,4 +1,5 @@
 "A small made-up survey with every kind of column, relation and role, for tests of splits, graphs and audits"
+from dataclasses import replace
 import numpy as np, pandas as pd
 from turnover_nb.tables import Choices, ColumnType, Relation, Survey
 
@@ -45,3 +46,14 @@ def choices(form, n, tasks, rng):
     post = t * 2 + a if form == 'pairs' else np.arange(m * k)
     return pd.DataFrame(dict(situation=s, employee=s // tasks, task=t, alternative=a, post=post, chosen=a == pick[s],
                              available=open_)), 2 * tasks if form == 'pairs' else m * k
+
+def with_items(survey, careless=.35, seed=0):
+    "The survey with three batteries of five items, of which the last is asked the other way round; a share answers them at random"
+    rng, n = np.random.default_rng(seed), survey.n; coin, out = rng.random(n) < careless, {}
+    for stem in ('trust', 'mood', 'calm'):
+        f = rng.normal(size=n)
+        for j in range(5):
+            x = np.digitize(f * (-1 if j == 4 else 1) + .5 * rng.normal(size=n), (-1.3, -.6, 0, .6, 1.3)) + 1.
+            out[f'{stem}_{j + 1}'] = np.where(coin, rng.integers(1, 7, n), x)
+    types = {c: ColumnType('ordinal', levels=tuple('123456')) for c in out}
+    return replace(survey, features=survey.features.assign(**out), types={**survey.types, **types})

@@ -159,13 +159,17 @@ def _seen(graph:Graph, phase:str, rows:np.ndarray) -> dict[str, torch.Tensor]:
     X = torch.tensor(design_matrix(graph.survey, graph.split.train)[0][rows])
     return tensors(graph.at(phase)) | targets | fitted(graph) | {'design matrix': X}
 
-def _blind(graph:Graph, split:Split, phase:str, name:str, rng) -> Check:
+def _beside(graph:Graph, inputs, rows:np.ndarray) -> dict[str, torch.Tensor]:
+    "What the model reads of some people beside the graph"
+    return {k: torch.tensor(v[np.isin(who, rows)]) for k, (v, who) in inputs(graph).items()} if inputs else {}
+
+def _blind(graph:Graph, split:Split, phase:str, name:str, rng, inputs=None) -> Check:
     "Nothing of people who come after `phase` is seen in it"
     s, inside = graph.survey, phase_people(split, phase); out = np.setdiff1d(phase_people(split, 'test'), inside)
     theirs = None if s.choices is None else np.isin(s.choices.employee, out)
     unseen = None if s.posts is None else np.setdiff1d(np.arange(len(s.posts)), shown_posts(s, inside))
     other = graph.rebuild(rewrite(s, out, rng, labels=True, features=True, answers=theirs, posts=unseen))
-    moved = differences(_seen(graph, phase, inside), _seen(other, phase, inside))
+    moved = differences(*(_seen(g, phase, inside) | _beside(g, inputs, inside) for g in (graph, other)))
     return _verdict(name, moved, f'all data of {len(out):,} people rewritten')
 
 def _control(graph:Graph, split:Split, rng) -> Check:
@@ -180,15 +184,15 @@ def _control(graph:Graph, split:Split, rng) -> Check:
     return Check('control', not still, f'data of {len(split.train):,} training people rewritten: {said}')
 
 # %% ../nbs/08_audit.ipynb #05046e51
-def _inputs(graph:Graph) -> dict[str, torch.Tensor]:
+def _inputs(graph:Graph, inputs=None) -> dict[str, torch.Tensor]:
     "Inputs of all phases"
-    return {f'{p} {k}': v for p in PHASES for k, v in tensors(graph.at(p)).items()}
+    return {f'{p} {k}': v for p in PHASES for k, v in tensors(graph.at(p)).items()} | _beside(graph, inputs, np.arange(graph.survey.n))
 
-def _no_labels(graph:Graph, split:Split, rng) -> Check:
+def _no_labels(graph:Graph, split:Split, rng, inputs=None) -> Check:
     s, name = graph.survey, 'labels are no input'
     if s.turnover is None and s.likelihood is None: return Check(name, None, 'no labels')
     other = graph.rebuild(rewrite(s, np.arange(s.n), rng, labels=True))
-    return _verdict(name, differences(_inputs(graph), _inputs(other)), f'labels and likelihoods of all {s.n:,} people rewritten')
+    return _verdict(name, differences(_inputs(graph, inputs), _inputs(other, inputs)), f'labels and likelihoods of all {s.n:,} people rewritten')
 
 def _no_answers(graph:Graph, split:Split, rng) -> Check:
     s, name = graph.survey, 'answers to be predicted are no input'
@@ -201,7 +205,7 @@ def _no_answers(graph:Graph, split:Split, rng) -> Check:
         moved += [f'{phase} {d}' for d in differences(tensors(graph.at(phase, m)), tensors(other.at(phase, m)))]
     return _verdict(name, moved, f'{n:,} answers rewritten')
 
-def _no_protected(graph:Graph, split:Split, rng) -> Check:
+def _no_protected(graph:Graph, split:Split, rng, inputs=None) -> Check:
     s, name = graph.survey, 'protected columns are no input'
     if s.protected is None or not s.protected.shape[1]: return Check(name, None, 'no protected columns')
     also = [c for c in s.features if c not in model_features(s)]
@@ -209,7 +213,7 @@ def _no_protected(graph:Graph, split:Split, rng) -> Check:
     banned = {k: v for k, v in _new_relations(s, np.arange(s.n), rng).items() if k in s.protected}
     swapped = s.protected.iloc[rng.permutation(s.n)].reset_index(drop=True)
     other = graph.rebuild(replace(s, features=s.features.assign(**table), protected=swapped, relations=s.relations | banned))
-    return _verdict(name, differences(_inputs(graph), _inputs(other)), f'{s.protected.shape[1]} protected columns rewritten for all people')
+    return _verdict(name, differences(_inputs(graph, inputs), _inputs(other, inputs)), f'{s.protected.shape[1]} protected columns rewritten for all people')
 
 # %% ../nbs/08_audit.ipynb #47189de5
 def _no_copy(graph:Graph, split:Split, rng, limit=.999) -> Check:
@@ -266,11 +270,13 @@ def leak_audit(
     split:Split|None=None,            # who is held out; None: as the graph says
     *,
     scores=None,                      # optional: Graph → (turnover scores of test people, utilities of their rows), arrays or None
+    inputs=None,                      # optional: what the model reads beside the graph: Graph → dict of name → (values [M, …], employee of each [M])
     seed:int=0,                       # of the rewriting
 ) -> Audit:
     "Prove by intervention that nothing held out reaches training and no answer reaches its own prediction"
     split, rng = split or graph.split, np.random.default_rng(seed)
-    checks = [_control(graph, split, rng), _blind(graph, split, 'train', 'training does not see held-out people', rng),
-              _blind(graph, split, 'valid', 'validation does not see test people', rng)]
-    checks += [f(graph, split, rng) for f in (_no_labels, _no_answers, _no_protected, _no_copy, _posts_apart, _posts_described)]
+    checks = [_control(graph, split, rng), _blind(graph, split, 'train', 'training does not see held-out people', rng, inputs),
+              _blind(graph, split, 'valid', 'validation does not see test people', rng, inputs), _no_labels(graph, split, rng, inputs),
+              _no_answers(graph, split, rng), _no_protected(graph, split, rng, inputs)]
+    checks += [f(graph, split, rng) for f in (_no_copy, _posts_apart, _posts_described)]
     return Audit(tuple(checks + ([_scores_stay(graph, split, rng, scores)] if scores else [])), seed)

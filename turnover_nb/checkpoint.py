@@ -87,5 +87,7 @@ def load_model(path, graph) -> torch.nn.Module:
     if not isinstance(c, dict) or c.get('format') != 2: raise ValueError(f'{path}: not a checkpoint of this version')
     for k, v in signature(graph).items():
         if c['signature'][k] != v: raise ValueError(f'{path}: belongs to another graph: the {k} differ')
-    model = new_model(graph, make_config(**c['config']), c['seed']); model.load_state_dict(c['model'])
+    model = new_model(graph, make_config(**c['config']), c['seed'])
+    try: model.load_state_dict(c['model'])
+    except RuntimeError as e: raise ValueError(f'{path}: belongs to another graph: {e}') from None
     return model.eval()

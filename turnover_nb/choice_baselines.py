@@ -233,8 +233,8 @@ def post_matrix(
         if strict: raise ValueError(what)
         warnings.warn(f'{what}; counted as an average level', stacklevel=2)
     X = enc.transform(survey.posts)
-    if not none.any(): return X, enc.names
     X[none] = 0
+    if not none[shown].any(): return X, enc.names                                  # training people could not decline
     return np.column_stack([X, none]).astype('float32'), enc.names + ['no post']
 
 MAX_CONSTANTS = 10                    # more labels of alternatives than this get no constants: they are names of posts

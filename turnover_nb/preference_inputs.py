@@ -7,37 +7,50 @@ from __future__ import annotations
 from dataclasses import dataclass
 import hashlib
 import numpy as np, torch
+from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from torch import Tensor
-from .features import design_matrix
+from .features import design_matrix, model_relations
 from .panel import one_thread, rows_of
 from .quality import SURE
 from .quality_model import Mixture, batteries, fit_mixture, item_batteries, log_odds
 from .tables import Survey
 
 # %% auto #0
-__all__ = ['scale_scores', 'careless_probability', 'Known', 'person_features', 'SharedNodes', 'popularity', 'choice_rows']
+__all__ = ['turn', 'scale_scores', 'careless_probability', 'PersonInputs', 'person_inputs', 'SharedNodes', 'popularity',
+           'preference_rows']
 
-# %% ../nbs/10c_preference_inputs.ipynb #9e953970
+# %% ../nbs/10c_preference_inputs.ipynb #8ee178c4
+def turn(
+    d:np.ndarray,                       # standardised items, 0 where missing, [n, J]
+    rows:np.ndarray,                    # people whose answers say which way an item points
+) -> np.ndarray:                        # [n, J]
+    "Turn the items that point against most others, by the first principal component; items that nobody answered together are turned apart"
+    S = d[rows].T@d[rows]; part = connected_components(S != 0, directed=False)[1]; d = d.copy()
+    for g in range(part.max() + 1):
+        i = np.flatnonzero(part == g); v = np.linalg.eigh(S[np.ix_(i, i)])[1][:, -1]; d[:, i[v*np.sign(v.sum() + 1e-9) < 0]] *= -1
+    return d
+
 def scale_scores(
     survey:Survey,
     rows:np.ndarray,                    # people whose statistics are used (training people)
 ) -> tuple[np.ndarray, list]:           # float32 [n, batteries], and their names
-    "Mean of the standardised items of each battery, in standard deviations over `rows`; 0 for somebody without answers"
-    out, data = np.zeros((survey.n, 0)), item_batteries(survey)
-    for b in data:
+    "Mean of the standardised items of each battery, in standard deviations over those of `rows` who answered any; 0 for somebody who did not"
+    out, names = np.zeros((survey.n, 0)), []
+    for b in item_batteries(survey):
         known, x = b.codes >= 0, b.codes.astype('float64'); n = np.maximum(known[rows].sum(0), 1)
-        d = np.where(known, x - (x*known)[rows].sum(0)/n, 0); sd = np.sqrt((d[rows]**2).sum(0)/n); d = np.where(sd > 0, d/np.where(sd > 0, sd, 1), 0)
-        v = np.linalg.eigh(d[rows].T@d[rows])[1][:, -1]; d = np.where(v*np.sign(v.sum() + 1e-9) < 0, -d, d)              # items that point the other way
-        m = d.sum(1)/np.maximum(known.sum(1), 1); out = np.column_stack([out, m/max(m[rows].std(), 1e-6)])
-    return out.astype('float32'), [f'scale {b.name}' for b in data]
+        d = np.where(known, x - (x*known)[rows].sum(0)/n, 0); sd = np.sqrt((d[rows]**2).sum(0)/n)
+        d = turn(np.where(sd > 0, d/np.where(sd > 0, sd, 1), 0), rows); m, asked = d.sum(1)/np.maximum(known.sum(1), 1), known[rows].any(1)
+        out = np.column_stack([out, m/max(m[rows][asked].std() if asked.any() else 0, 1e-6)])
+        name = f'scale {b.name}'; names.append(name if name not in names else f'{name} ({len(names) + 1})')
+    return out.astype('float32'), names
 
 # %% ../nbs/10c_preference_inputs.ipynb #6db78dfc
 _fits = {}                              # what was fitted on → mixture: a leak audit asks again and again
 
 def _mixture(data:list, rows:np.ndarray) -> Mixture:
     "Of the items of some people; the same bits for the same answers"
-    seen = hashlib.sha256(repr([(b.name, b.codes.shape, b.k) for b in data]).encode())
+    seen = hashlib.sha256(repr([(b.name, b.codes.shape[1], b.k) for b in data]).encode())
     for b in data: seen.update(np.ascontiguousarray(b.codes[rows]))
     if (key := seen.digest()) not in _fits:
         while len(_fits) >= 4: _fits.pop(next(iter(_fits)))
@@ -56,38 +69,40 @@ def careless_probability(
     m = _mixture(data, np.sort(rows))
     return expit(-log_odds(m, data)).astype('float32') if m.kinds else None
 
-# %% ../nbs/10c_preference_inputs.ipynb #12563926
+# %% ../nbs/10c_preference_inputs.ipynb #01df1185
 @dataclass(frozen=True, eq=False)
-class Known:
-    "What is known of people before any of their answers"
+class PersonInputs:
+    "What is known of people before any of their choices"
     x: np.ndarray                       # float32 [n, D]
     names: list                         # of its columns
     careless: int|None                  # column of P(careless), if there is one
 
-def person_features(graph, scales:bool=True, quality:bool=True) -> Known:
+def person_inputs(graph, scales:bool=True, quality:bool=True) -> PersonInputs:
     "Features and relation indicators of all employees, with their scale scores and P(careless) if wanted; cut at ±5"
     def make():
         s, train = graph.survey, graph.split.train; x, names = design_matrix(s, train, skew=None); names = list(names)
         if scales: more, labels = scale_scores(s, train); x, names = np.hstack([x, more]), names + labels
         p = careless_probability(s, train) if quality else None
         if p is not None: x, names = np.column_stack([x, p]), names + ['P(careless)']
-        return Known(np.clip(x, -5, 5).astype('float32'), names, None if p is None else len(names) - 1)
-    return graph._once(('person features', scales, quality), make)
+        return PersonInputs(np.clip(x, -5, 5).astype('float32'), names, None if p is None else len(names) - 1)
+    return graph._once(('person inputs', scales, quality), make)
 
 # %% ../nbs/10c_preference_inputs.ipynb #cd35b158
 class SharedNodes:
     "Which pairs of an employee and a post share a node, for each relation that posts have too"
     def __init__(self, survey:Survey):
         self.names, self.ties = [], []
-        for k, r in survey.relations.items():
+        for k, r in model_relations(survey).items():                                       # a protected relation is no input
             if r.posts is None or not r.posts.size: continue
             order = np.argsort(r.edges[0], kind='stable'); ptr = np.r_[0, np.cumsum(np.bincount(r.edges[0], minlength=survey.n))]; m = len(r.labels)
             self.names.append(f'same {k}'); self.ties.append((torch.tensor(ptr), torch.tensor(r.edges[1][order]), torch.tensor(np.unique(r.posts[0]*m + r.posts[1])), m))
 
     def __call__(self,
         employee:Tensor, post:Tensor,   # employee and post numbers, int64 [M]
+        block:int=2**20                 # pairs at a time, to bound memory
     ) -> Tensor:                        # 1 where they share a node, float32 [M, relations]
         "Look pairs up"
+        if len(employee) > block: return torch.cat([self(e, p) for e, p in zip(employee.split(block), post.split(block))])
         out = torch.zeros(len(employee), len(self.names))
         for j, (ptr, node, keys, m) in enumerate(self.ties):
             size = ptr[employee + 1] - ptr[employee]; pair = torch.repeat_interleave(torch.arange(len(employee)), size)
@@ -101,8 +116,8 @@ def popularity(graph, own:int=0) -> np.ndarray:
     t, s = graph.survey.choices.table, graph.survey; n = np.bincount(t.post[t.chosen & np.isin(t.employee, graph.split.train)], minlength=len(s.posts))
     return (np.log1p(np.maximum(n - own, 0)) / max(np.log1p(n).std(), 1e-6)).astype('float32')
 
-def choice_rows(graph, shared:bool=True) -> tuple:
-    """Attributes of every row of `choices.table`, float32 [R, K], their names, and the attributes of all posts [P, D], which come first. Alternatives have constants where they are few and mean the
+def preference_rows(graph, shared:bool=True) -> tuple:
+    """Attributes of every row of `choices.table`, float32 [R, K], their names, and the attributes of all posts [P, D], the first columns of every row. Alternatives have constants where they are few and mean the
     same in each task; posts of interactions have their popularity among training people. `shared`: last, whether the post shares a node with the person, for each relation"""
     from turnover_nb.choice_baselines import MAX_CONSTANTS, post_matrix
     def make():
@@ -112,4 +127,4 @@ def choice_rows(graph, shared:bool=True) -> tuple:
         if shared: s = SharedNodes(graph.survey); Z, names = np.hstack([Z, s(*(torch.tensor(t[k].to_numpy()) for k in ('employee', 'post'))).numpy()]), names + s.names
         return Z, names, posts
     if graph.survey.choices.form == 'interactions': raise ValueError('interactions need explicit alternatives: make them with `candidate_sets`, as `run_one` does')
-    return graph._once(('choice rows', shared), make)
+    return graph._once(('preference rows', shared), make)

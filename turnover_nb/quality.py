@@ -19,9 +19,9 @@ __all__ = ['FEWEST', 'SURE', 'CUTS', 'CAVEAT', 'item_answers', 'longstring', 'mo
 
 # %% ../nbs/15b_quality.ipynb #6ad1302b
 def item_answers(survey:Survey) -> tuple[np.ndarray, np.ndarray, list]:
-    "Codes 0..k−1 of all items, −1 missing, int8 [n, J]; the same scaled to 0–1, NaN missing; and the columns of each battery"
+    "Codes 0..k−1 of all items, −1 missing, int16 [n, J]; the same scaled to 0–1, NaN missing; and the columns of each battery"
     ts = item_batteries(survey)
-    if not ts: return np.zeros((survey.n, 0), 'int8'), np.zeros((survey.n, 0)), []
+    if not ts: return np.zeros((survey.n, 0), 'int16'), np.zeros((survey.n, 0)), []
     ends = np.cumsum([0, *(t.codes.shape[1] for t in ts)])
     codes = np.hstack([t.codes for t in ts])
     scaled = np.hstack([np.where(t.codes < 0, np.nan, t.codes/(t.k - 1)) for t in ts])

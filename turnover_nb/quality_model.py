@@ -24,7 +24,7 @@ __all__ = ['THETA', 'GENERAL', 'RHO', 'KERNEL', 'RIDGE', 'Battery', 'item_batter
 class Battery:
     "Questions that share an answer scale"
     name: str
-    codes: np.ndarray                   # answers 0..k−1, −1 missing; int8, shape [n, J]
+    codes: np.ndarray                   # answers 0..k−1, −1 missing; integers, shape [n, J]
     k: int                              # number of levels, or of alternatives
     coin: bool = False                  # choice tasks: careless answers have probability 1/k
     trait: bool = True                  # a trait moves the answers of the genuine; False: only common shares
@@ -47,8 +47,8 @@ def item_batteries(survey:Survey) -> list[Battery]:
     for cs in [cs for cs in stems.values() if len(cs) < 3]:
         for c in cs: rest.setdefault(survey.types[c].levels, []).append(c)
     sets = [cs for cs in [*stems.values(), *rest.values()] if len(cs) >= 3]
-    codes = lambda cs: np.nan_to_num(frame[cs].to_numpy('float64')).astype('int8') - 1
-    return [Battery(stem(cs[0]) or cs[0], codes(cs), len(survey.types[cs[0]].levels)) for cs in sorted(sets, key=lambda cs: columns.index(cs[0]))]
+    def codes(cs, k): v = np.nan_to_num(frame[cs].to_numpy('float64')) - 1; return np.where((v >= 0) & (v < k), v, -1).astype('int16')
+    return [Battery(stem(cs[0]) or cs[0], codes(cs, k := len(survey.types[cs[0]].levels)), k) for cs in sorted(sets, key=lambda cs: columns.index(cs[0]))]
 
 def choice_batteries(survey:Survey) -> list[Battery]:
     "The choice tasks that show everybody the same posts, one battery per number of alternatives"
@@ -58,7 +58,7 @@ def choice_batteries(survey:Survey) -> list[Battery]:
         alternatives, offered = np.unique(d.alternative), d.groupby('alternative').post.nunique()
         n = len(d)//len(alternatives)
         if len(alternatives) < 2 or (offered > 1).any() or not d.available.all() or n*len(alternatives) != len(d) or d.situation.nunique() != n: continue
-        c = np.full(survey.n, -1, 'int8'); won = d[d.chosen]
+        c = np.full(survey.n, -1, 'int16'); won = d[d.chosen]
         c[won.employee] = np.searchsorted(alternatives, won.alternative)
         out.setdefault(len(alternatives), []).append(c)
     return [Battery(f'choices of {k}', np.stack(cs, 1), k, coin=True, trait=k == 2 and len(cs) > 2) for k, cs in sorted(out.items())]

@@ -63,6 +63,7 @@ class Scores:
     embedding: pd.DataFrame|None = None # of graph models: employee, x, y, share_x, share_y of the test people, see `checkpoint.embedding_map`
     checkpoints: dict = field(default_factory=dict) # stage -> state of the model at its best epoch, for torch.save
     again: object = None                # of graph models: graph -> scores of its test people by the trained model, for the leak audit
+    inputs: object = None               # graph -> what the model reads beside it, for the leak audit
     tastes: pd.DataFrame|None = None    # of choice models: what the choices say, see `tastes.run_tastes`
     curve: pd.DataFrame|None = None     # scores by test person and number of known answers, see `tastes.run_curve`
 
@@ -102,13 +103,13 @@ def model_graph(survey:Survey, split, config:Config):
 def graph_scores(survey:Survey, split, graph, config:Config, seed:int, progress=None, resume=None, device:str='cpu') -> Scores:
     "Train the graph model, and score by what it was trained on"
     from turnover_nb.checkpoint import checkpoint, embedding_map, false_negatives, predict
-    from turnover_nb.statistical import learned
+    from turnover_nb.statistical import audit_inputs, learned
     from turnover_nb.tastes import graph_curve
     from turnover_nb.trainer import fit
     trained = fit(graph, config, seed, progress, resume, device)
     out = Scores(facts=dict(best_epochs=trained.best_epochs, epochs=len(trained.history), negatives=false_negatives(trained.model, graph, config.cache_size)), history=trained.history,
                  checkpoints={s: checkpoint(trained, graph, s) for s in trained.states})
-    if config.family == 'statistical': out.facts['learned'] = learned(trained.model, graph)
+    if config.family == 'statistical': out.facts['learned'], out.inputs = learned(trained.model, graph), lambda g: audit_inputs(g, config)
     m = embedding_map(trained.model, graph)
     if m: out.embedding = pd.DataFrame(dict(employee=survey.ids[m['people']], x=m['xy'][:, 0], y=m['xy'][:, 1], share_x=m['share'][0], share_y=m['share'][1]))
     if survey.turnover is not None: out.turnover = np.full(survey.n, np.nan)
@@ -316,7 +317,7 @@ def run_one(
     graph = model_graph(survey, split, config)
     scores = graph_scores(survey, split, graph, config, seed, progress, resume, device) if model in PRESETS else baseline_scores(survey, split, model, seed)
     seconds = time.perf_counter() - start
-    audit = leak_audit(graph, split, scores=scores.again, seed=seed).to_dict(); audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
+    audit = leak_audit(graph, split, scores=scores.again, inputs=scores.inputs, seed=seed).to_dict(); audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
     pref = dict(protocol=split.preference, n_known=split.n_known, metrics=evaluate_preference(survey, split, scores.utility, seed, n_boot)) if 'preference' in tasks else None
     results = Results(variant=variant or model, model=model, seed=seed,
         split=dict(protocol=split.protocol, fold=split.fold, n_train=len(whole.train), n_valid=len(split.valid), n_test=len(split.test)),

@@ -13,20 +13,26 @@ from .config import Config
 from .members import shown_posts
 from .panel import RIDGE, Panel, PanelConfig, PanelFit, TasteModel, antithetic, first_weights, make_panel, mean_loglik, normal_draws, one_thread, score_sd, shrink, step_people, take
 from .post_sets import PostSets
-from .preference_inputs import Known, SharedNodes, choice_rows, person_features, popularity
+from .preference_inputs import PersonInputs, SharedNodes, person_inputs, popularity, preference_rows
 from .candidates import distinct_ranks
 from .relational import RelationalModel, one_cycle, rates, relational_inputs
 
 # %% auto #0
-__all__ = ['THRESHOLD', 'FADES', 'PRECISION', 'known_of', 'rows_for', 'PanelPreference', 'relational_settings', 'train_panel',
-           'StatisticalModel', 'fitted_panel', 'predict_statistical', 'learned', 'StatisticalObjective', 'Negatives']
+__all__ = ['THRESHOLD', 'FADES', 'PRECISION', 'people_for', 'rows_for', 'audit_inputs', 'PanelPreference', 'relational_settings',
+           'train_panel', 'StatisticalModel', 'fitted_panel', 'predict_statistical', 'learned', 'StatisticalObjective',
+           'Negatives']
 
 # %% ../nbs/11b_statistical.ipynb #04ad931d
-def known_of(graph, config:Config) -> Known:
+def people_for(graph, config:Config) -> PersonInputs:
     "What a config lets the preference part know of all employees, less the turnover score"
-    return person_features(graph, config.scale_scores, config.answer_quality and config.coin)
+    return person_inputs(graph, config.scale_scores, config.answer_quality and config.coin)
 
-def rows_for(graph, config:Config) -> tuple: "`choice_rows` of a config"; return choice_rows(graph, config.shared_nodes)
+def rows_for(graph, config:Config) -> tuple: "`preference_rows` of a config"; return preference_rows(graph, config.shared_nodes)
+
+def audit_inputs(graph, config:Config) -> dict:
+    "What the preference part reads beside the graph: name → (values, employee of each row), for the leak audit"
+    c, n = graph.survey.choices, graph.survey.n
+    return {} if c is None else {'what is known of people': (people_for(graph, config).x, np.arange(n)), 'rows of choices': (rows_for(graph, config)[0], c.table.employee.to_numpy())}
 
 # %% ../nbs/11b_statistical.ipynb #decf1b1a
 THRESHOLD, FADES = 2., 3.               # of the mean tastes' weights: where they are cut, and where the cut fades, in standard errors of a useless weight
@@ -58,7 +64,7 @@ class PanelPreference(nn.Module):
         for w, sd in ((self.B, self.sd), (self.gamma, torch.full_like(self.gamma0, .5))):
             if not isinstance(w, nn.Parameter): continue
             by = (self.settings.penalty * sd / root).expand(w.shape)
-            if w is self.gamma and not self.settings.features: by = torch.full_like(by, torch.inf)         # only P(careless) remains
+            if w is self.gamma and not self.settings.features: by = torch.full_like(by, 1e9)               # only P(careless) remains
             if w is self.gamma and self.careless is not None: by = by.clone(); by[self.careless] = 0.
             out.append((w, by, delta(sd)))
         return out
@@ -71,7 +77,7 @@ def relational_settings(c:Config) -> dict:
 
 def train_panel(graph, config:Config) -> tuple:
     "The training people's answers with an empty column for the score, and those people's employee numbers"
-    x, s = known_of(graph, config).x, graph.split
+    x, s = people_for(graph, config).x, graph.split
     if config.taste_turnover and graph.survey.turnover is not None: x = np.concatenate([x, np.zeros((len(x), 1), 'float32')], 1)
     weight = None if s.weight is None else s.weights(graph.survey.n)
     return make_panel(graph.survey.choices, rows_for(graph, config)[0], x, np.isin(graph.survey.choices.employee, s.train), weight)
@@ -81,7 +87,7 @@ class StatisticalModel(nn.Module):
     def __init__(self, graph, config:Config, seed:int):
         super().__init__(); s, self.config = graph.survey, config
         self.turnover_part = None if s.turnover is None else RelationalModel(relational_inputs(graph, 'train'), graph, seed, **relational_settings(config))
-        self.preference_part = None if s.choices is None else PanelPreference(train_panel(graph, config)[0], config, torch.Generator().manual_seed(1000 * seed), known_of(graph, config).careless)
+        self.preference_part = None if s.choices is None else PanelPreference(train_panel(graph, config)[0], config, torch.Generator().manual_seed(1000 * seed), people_for(graph, config).careless)
     @property
     def encoder(self) -> nn.Module: "What both tasks share"; return self.turnover_part
     @property
@@ -92,7 +98,7 @@ class StatisticalModel(nn.Module):
 @torch.no_grad()
 def fitted_panel(model:StatisticalModel, graph, phase:str) -> PanelFit:
     "The preference part with the people of a phase, on the CPU: what `utility` reads tastes from; features of other people are 0"
-    known = known_of(graph, model.config); x, names = known.x, known.names
+    people = people_for(graph, model.config); x, names = people.x, people.names
     if model.scored:
         score = np.zeros((len(x), 1), 'float32'); score[graph.at(phase)['employee'].index] = model.score(relational_inputs(graph, phase, device=model.turnover_part.bias.device)).cpu()[:, None]
         x, names = np.concatenate([x, score], 1), [*names, 'turnover score']
@@ -160,17 +166,20 @@ class Negatives:
         self.chosen = torch.as_tensor(np.searchsorted(self.posts, t.post.to_numpy()[rows])); self.z = torch.as_tensor(rows_for(graph, config)[2][self.posts])
         self.own = self.z.clone(); self.own[:, -1] = torch.as_tensor(popularity(graph, own=1)[self.posts])
         self.sets = PostSets.of(panel.person, self.chosen, panel.n, P); left = P - self.sets.count[panel.person]
-        self.n = min(len(panel.z) // len(panel.chosen) - 1, int(left.min())); self.left = left.numpy()
+        self.n = min(len(panel.z) // len(panel.chosen) - 1, int(left.min())); self.left = left
         if self.n < 1: raise ValueError(f'a training person chose all {P} posts that training people were shown: no alternative is left')
 
-    def draw(self, panel:Panel, rng:np.random.Generator) -> Panel:
-        "The panel with other alternatives"
-        S, n = len(panel.chosen), self.n; post = self.sets.absent(panel.person.repeat_interleave(n), torch.as_tensor(distinct_ranks(self.left, n, rng).ravel())).view(S, n)
-        z = torch.cat([self.own[self.chosen][:, None], self.z[post]], 1).flatten(0, 1)                    # [S(n + 1), K], the chosen one first
+    def draw(self, panel:Panel, rng:np.random.Generator, some:Tensor|None=None) -> Panel:
+        "The panel, or that of some of its people (int64 [m], sorted), with other alternatives"
+        s = slice(None) if some is None else torch.isin(panel.person, some); who, chosen, n = panel.person[s], self.chosen[s], self.n; S = len(who)
+        post = self.sets.absent(who.repeat_interleave(n), torch.as_tensor(distinct_ranks(self.left[s].numpy(), n, rng).ravel())).view(S, n)
+        z = torch.cat([self.own[chosen][:, None], self.z[post]], 1).flatten(0, 1)                         # [S(n + 1), K], the chosen one first
         if self.shared is not None:
-            all_ = torch.as_tensor(self.posts)[torch.cat([self.chosen[:, None], post], 1).flatten()]
-            z = torch.cat([z, self.shared(self.people[panel.person].repeat_interleave(n + 1), all_)], 1)
-        return replace(panel, z=z, situation=torch.arange(S).repeat_interleave(n + 1), chosen=torch.arange(S) * (n + 1), available=torch.ones(len(z), dtype=torch.bool))
+            shown = torch.as_tensor(self.posts)[torch.cat([chosen[:, None], post], 1).flatten()]
+            z = torch.cat([z, self.shared(self.people[who].repeat_interleave(n + 1), shown)], 1)
+        of = lambda v: v if some is None or v is None else v[some]
+        return Panel(z, torch.arange(S).repeat_interleave(n + 1), who if some is None else torch.searchsorted(some, who), torch.arange(S) * (n + 1),
+                     torch.ones(len(z), dtype=torch.bool), of(panel.x), of(panel.weight))
 
 # %% ../nbs/11b_statistical.ipynb #a0656077
 @patch
@@ -185,9 +194,9 @@ def _scores(self:StatisticalObjective, model:StatisticalModel, frozen:bool) -> T
 @patch
 def answers(self:StatisticalObjective, model:StatisticalModel, frozen:bool, rng:np.random.Generator) -> Panel:
     "The panel of a step on the device, with the turnover score among what is known of a person"
-    panel, at = self.panel if self.negatives is None else self.negatives.draw(self.panel, rng), self.at
-    if self.budget < panel.n: some = torch.randperm(panel.n, generator=self.generator)[:self.budget].sort()[0]; panel, at = take(panel, some), at[some]
-    panel = panel.to(self.device)
+    panel, at, some = self.panel, self.at, None
+    if self.budget < panel.n: some = torch.randperm(panel.n, generator=self.generator)[:self.budget].sort()[0]; at = at[some]
+    panel = (self.negatives.draw(panel, rng, some) if self.negatives is not None else panel if some is None else take(panel, some)).to(self.device)
     if not model.scored: return panel
     return replace(panel, x=torch.cat([panel.x[:, :-1], self._scores(model, frozen)[at.to(self.device), None]], 1))
 
