@@ -56,7 +56,7 @@ class Parts(Settings):
     likelihood_target: Literal['second', 'soft', 'none'] = 'second'    # … what the stated likelihood of leaving is in training
     taste_features: bool = True                      # preference: mean tastes depend on the person's features
     taste_turnover: bool = True                      # … and on the person's turnover score
-    scale_scores: bool = True                        # … and on the mean of each battery of items
+    scale_scores: bool = True                        # … and on the scale score of each battery of items
     shared_nodes: bool = True                        # … attributes: does the post share a node with the person, for each relation?
     tastes: int = Field(3, ge=0)                     # … dimensions of unobserved taste; 0: none
     coin: bool = True                                # … a class of people who flip coins

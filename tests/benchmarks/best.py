@@ -2,7 +2,7 @@
 
     python tests/benchmarks/best.py planted --employees 2000 --seeds 20 --out rows.csv     # share of headroom, paired differences, log-loss above Bayes
     python tests/benchmarks/best.py planted --alone --out alone.csv                        # … with no relational signal
-    python tests/benchmarks/best.py planted --careless .5 --models best best_no_coin       # … half of them answer at random
+    python tests/benchmarks/best.py planted --careless .5 --models best best_no_answer_quality    # … half of them answer at random
     python tests/benchmarks/best.py survey --data survey/ --codebook job_choice_survey     # repeated k-fold, pooled: AUPR, accuracy cold and warm, all and genuine
     python tests/benchmarks/best.py holdout --data ibm/ --codebook ibm_hr_attrition        # differences from the baselines, splits resampled
     python tests/benchmarks/best.py scale --employees 500 2000 10000                       # CPU seconds of each stage of one fit, and memory
