@@ -18,9 +18,10 @@ BASELINES = ('majority', 'logistic', 'random_forest', 'mlp', 'xgboost', 'conditi
 GRAPH = ('hgt', 'hgt+per_relation=true', 'hgt+encoder=sage', 'hgt+encoder=rgcn', 'v5', 'v6_twostage', 'v6_optimized', 'v6_balanced', 'dual_head')
 TIED = tuple(f'{g}+colleagues=true' for g in GRAPH)
 ALONE = ('hgt+encoder=mlp',)
-RUNS = dict(signal=dict(cold=BASELINES + ALONE + GRAPH + TIED, warm=('majority', 'conditional_logit') + GRAPH),
-            alone=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true') + ALONE + GRAPH),
-            shuffled=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true') + GRAPH))
+BEST = ('best', 'best_no_relations')
+RUNS = dict(signal=dict(cold=BASELINES + ALONE + GRAPH + TIED + BEST, warm=('majority', 'conditional_logit', 'mixed_logit', 'best') + GRAPH),
+            alone=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true') + ALONE + GRAPH + BEST),
+            shuffled=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true', 'best') + GRAPH))
 
 def world(name, seed, n):
     "(survey, truth or None)"
