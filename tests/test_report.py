@@ -53,6 +53,14 @@ def predictions(folder, variant, task, seed, phase="test"):
 def threshold(folder, variant, seed): return json.loads((folder/variant/f"seed_{seed}"/"results.json").read_text())["turnover"]["threshold"]["value"]
 
 
+def test_code_of_several_commits_is_named_whole(swept, tmp_path):
+    "By the environment and by the checklist"
+    from turnover_nb.collect import load_runs
+    folder = Path(shutil.copytree(swept, tmp_path/"run")); f = folder/"v5"/"seed_1"/"environment.json"; f.write_text(json.dumps({**json.loads(f.read_text()), "git_commit": "f" * 40}))
+    r = load_runs(folder); first = report.environment_of(r)["git_commit"]
+    for table in (report.environment_table(r), reforms.reforms_table(r)): said = " ".join(table.iloc[:, -1].astype(str)); assert "f" * 40 in said and (not first or first in said)
+
+
 def test_the_scores_of_each_run_are_there(swept):
     t = pd.read_csv(swept/"report"/"tables"/"runs.csv")
     for _, r in t.groupby(["variant", "seed", "task"]).head(2).iterrows():

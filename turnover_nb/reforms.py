@@ -8,7 +8,7 @@ import json
 import pandas as pd
 from .collect import Runs
 from .figures import BASELINES, label
-from .report import audit_passed, environment_of, seed_count, span, split_note
+from .report import audit_passed, environment_of, of_all_runs, seed_count, span, split_note
 from .words import EN, REFORMS, Words
 
 # %% auto #0
@@ -23,7 +23,7 @@ def about_data(runs:Runs, w:Words, summaries:dict) -> dict:
     tasks = [w(t) for t in ('turnover', 'preference') if any(getattr(x, t) for x in runs.results)]
     leave = next((span(s['positives']) for v, s in summaries.get(('turnover', 'cold'), {}).items() if 'positives' in s), None)
     out = dict(r2a=', '.join(f'{k}: sha256 {v}' for k, v in d.sources.items()) or w('f_embedded'), r2d=w('x_docs'), r2e=w('x_script'), r3d=w('x_outcome', tasks=', '.join(tasks)),
-               r2b=w('x_source_code', version=env['packages']['turnover_nb'], commit=env['git_commit'] or w('not_git')),
+               r2b=w('x_source_code', version=env['packages']['turnover_nb'], commit=of_all_runs(runs, 'git_commit') if env['git_commit'] else w('not_git')),
                r2c=w('x_env', python=env['python'], packages=', '.join(f'{k} {v}' for k, v in env['packages'].items() if v and k != 'turnover_nb'),
                      threads=env['threads'] or 1, device=env.get('device', 'cpu')),
                r3e=w('x_n', n=f'{d.employees:,}', split=split_note(runs, w), leave=leave) if leave else w('x_n_plain', n=f'{d.employees:,}', split=split_note(runs, w)))

@@ -15,7 +15,7 @@ from .words import EN, Words, cjk_font, words
 # %% auto #0
 __all__ = ['METRICS', 'TEX', 'PAGE', 'cell', 'span', 'counts', 'display_table', 'Html', 'html_cell', 'styled', 'tex', 'latex',
            'markdown', 'save_text', 'save_table', 'figure', 'data_note', 'seed_count', 'split_note', 'environment_of',
-           'audit_passed', 'facts', 'environment_table', 'audit_table', 'export_html', 'make_report']
+           'of_all_runs', 'audit_passed', 'facts', 'environment_table', 'audit_table', 'export_html', 'make_report']
 
 # %% ../nbs/22_report.ipynb #a0a26294
 def cell(e:dict|None, digits:int=3, sign:bool=False) -> str:
@@ -128,6 +128,8 @@ def split_note(runs:Runs, w:Words=EN) -> str:
 
 def environment_of(runs:Runs, i:int=0) -> dict: "environment.json of a run"; return json.loads((runs.paths[i]/'environment.json').read_text('utf-8'))
 
+def of_all_runs(runs:Runs, key:str) -> str: "A fact of the environments: all that the runs have, with commas"; return ', '.join(sorted({str(environment_of(runs, i).get(key)) for i in range(len(runs.paths))}))
+
 def audit_passed(runs:Runs, w:Words=EN) -> str: "'passed in 8 of 8 runs'"; return w('of', k=sum(r.audit['passed'] for r in runs.results), n=len(runs.results))
 
 def _two(rows:dict, w:Words) -> pd.DataFrame: "Facts as a table of two columns"; return pd.DataFrame({w('fact'): list(rows), w('value'): [str(v) for v in rows.values()]})
@@ -141,11 +143,10 @@ def facts(runs:Runs, w:Words=EN) -> pd.DataFrame:
 def environment_table(runs:Runs, w:Words=EN) -> pd.DataFrame:
     "Versions, machine, fingerprint of the data"
     env, sources, p = environment_of(runs), runs.results[0].data.sources, runs.manifest['plan']; dirty = env.get('git_dirty')
-    all_ = lambda k: ', '.join(sorted({str(environment_of(runs, i).get(k)) for i in range(len(runs.paths))}))
     return _two({**({w('f_sha', file=k): v for k, v in sources.items()} or {w('f_data'): w('f_embedded')}), w('f_versions'): ', '.join(f'{k} {v}' for k, v in env['packages'].items() if v),
                  w('f_python'): env['python'],
-                 w('f_commit'): all_('git_commit') if env['git_commit'] else w('not_git'), w('f_dirty'): w('unknown_fact') if dirty is None else w('yes' if dirty else 'no'),
-                 w('f_platform'): env['platform'], w('f_device'): all_('device'), w('f_threads'): all_('threads'),
+                 w('f_commit'): of_all_runs(runs, 'git_commit') if env['git_commit'] else w('not_git'), w('f_dirty'): w('unknown_fact') if dirty is None else w('yes' if dirty else 'no'),
+                 w('f_platform'): env['platform'], w('f_device'): of_all_runs(runs, 'device'), w('f_threads'): of_all_runs(runs, 'threads'),
                  w('f_settings'): json.dumps(p['config']) if p['config'] else '–', w('f_seconds'): f'{sum(environment_of(runs, i)["seconds"] for i in range(len(runs.paths))):,.0f}'}, w)
 
 def audit_table(runs:Runs, w:Words=EN) -> pd.DataFrame:
