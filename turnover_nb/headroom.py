@@ -68,7 +68,8 @@ def sentence(e:dict, a:str, b:str, what:str) -> str:
     from turnover_nb.figures import label
     verdict = 'no evidence of a difference' if e['low'] is None or e['low'] <= 0 <= e['high'] else 'higher' if e['value'] > 0 else 'lower'
     span = '' if e['low'] is None else f' [{e["low"]:+.3f}, {e["high"]:+.3f}]'
-    return f'{label(a)} − {label(b)}, {what}: {e["value"]:+.3f}{span} over {e["seeds"]} worlds: {verdict}'
+    name = lambda v: f'({label(v)})' if ' − ' in label(v) else label(v)
+    return f'{name(a)} − {name(b)}, {what}: {e["value"]:+.3f}{span} over {e["seeds"]} worlds: {verdict}'
 
 # %% ../nbs/16a_headroom.ipynb #2886dc21
 def chance_table(rows:pd.DataFrame) -> pd.DataFrame:
