@@ -1,4 +1,5 @@
 """Fixtures shared by all tests."""
+
 from pathlib import Path
 import pytest
 
@@ -6,6 +7,7 @@ import pytest
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     "Folder of the real data beside the repository; tests that need it skip where it is absent"
-    folder = Path(__file__).resolve().parent.parent.parent/"shared"/"data"
-    if not folder.is_dir(): pytest.skip("the real data are not beside the repository")
+    folder = Path(__file__).resolve().parent.parent.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real data are not beside the repository")
     return folder

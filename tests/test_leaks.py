@@ -1,245 +1,421 @@
 "The leak audit passes what is clean and catches each planted leak by the right check"
+
 import json
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
-from turnover_nb.audit import leak_audit, rewrite
-from turnover_nb.features import FeatureEncoder, model_features, model_relations
-from turnover_nb.graph import Graph, build_graph
-from turnover_nb.members import phase_people, touched_nodes
-from turnover_nb.config import make_config
-from turnover_nb.split import make_split
-from turnover_nb.synthetic import make_synthetic
-from turnover_nb.tables import ColumnType
+from turnover_nb.graph.audit import leak_audit, rewrite
+from turnover_nb.data.features import FeatureEncoder, model_features, model_relations
+from turnover_nb.graph.graph import Graph, build_graph
+from turnover_nb.graph.phases import phase_people, touched_nodes
+from turnover_nb.models.gnn.config import make_config
+from turnover_nb.data.split import make_split
+from turnover_nb.synthetic.world import make_synthetic
+from turnover_nb.core.tables import ColumnType
 from worlds import world
 
-TRAIN, VALID, LABELS = 'training does not see held-out people', 'validation does not see test people', 'labels are no input'
-ANSWERED, PROTECTED, COPY = 'answers to be predicted are no input', 'protected columns are no input', 'no feature copies the label'
+TRAIN, VALID, LABELS = (
+    'training does not see held-out people',
+    'validation does not see test people',
+    'labels are no input',
+)
+ANSWERED, PROTECTED, COPY = (
+    'answers to be predicted are no input',
+    'protected columns are no input',
+    'no feature copies the label',
+)
 APART, DESCRIBED = 'posts are apart from current positions', 'posts are described by their attributes'
 SCORES = 'scores do not depend on the answers'
 failed = lambda audit: {c.name for c in audit.checks if c.passed is False}
 
 # --- clean graphs pass
 
+
 @pytest.mark.parametrize('form', ['pairs', 'long', 'interactions'])
 @pytest.mark.parametrize('preference', ['cold', 'warm'])
 @pytest.mark.parametrize('protocol', ['holdout', 'kfold', 'group', 'time'])
 def test_clean(form, preference, protocol):
-    w = world(120, form=form, missing=.1); y = w.turnover.copy(); y[np.flatnonzero(y == 0)[:9]] = np.nan; w = replace(w, turnover=y)
+    w = world(120, form=form, missing=0.1)
+    y = w.turnover.copy()
+    y[np.flatnonzero(y == 0)[:9]] = np.nan
+    w = replace(w, turnover=y)
     kw = dict(kfold=dict(fold=1), group=dict(group='employer')).get(protocol, {})
     split = make_split(w, protocol, preference=preference, n_known=2, **kw)
     audit = leak_audit(build_graph(w, split, colleagues=['employer', 'position']))
     assert failed(audit) == set() and audit.passed and all(c.passed for c in audit.checks)
-    assert json.loads(json.dumps(audit.to_dict()))['checks'][0]['name'] == 'control' and '| passed |' in audit._repr_markdown_()
+    assert (
+        json.loads(json.dumps(audit.to_dict()))['checks'][0]['name'] == 'control'
+        and '| passed |' in audit._repr_markdown_()
+    )
 
-LACKING = [dict(choices=None, posts=None), dict(turnover=None, likelihood=None), dict(relations={}), dict(protected=None),
-           dict(features=pd.DataFrame(index=range(90)), types={})]
+
+LACKING = [
+    dict(choices=None, posts=None),
+    dict(turnover=None, likelihood=None),
+    dict(relations={}),
+    dict(protected=None),
+    dict(features=pd.DataFrame(index=range(90)), types={}),
+]
+
+
 @pytest.mark.parametrize('lack', LACKING, ids=lambda d: next(iter(d)))
 def test_clean_where_a_part_is_lacking(lack):
-    w = replace(world(90), **lack); audit = leak_audit(build_graph(w, make_split(w, preference='warm')))
+    w = replace(world(90), **lack)
+    audit = leak_audit(build_graph(w, make_split(w, preference='warm')))
     assert audit.passed and audit['control'].passed
-    assert any(c.passed is None for c in audit.checks) != ('relations' in lack or 'features' in lack)     # what is lacking is not checked
+    assert any(c.passed is None for c in audit.checks) != (
+        'relations' in lack or 'features' in lack
+    )  # what is lacking is not checked
+
 
 # --- planted leaks: each is a graph that is wrong in one way
 
+
 class Planted(Graph):
     "Employees' features with one more column"
-    def employee_x(self): return np.column_stack([super().employee_x(), self.column()]).astype('float32')
+
+    def employee_x(self):
+        return np.column_stack([super().employee_x(), self.column()]).astype('float32')
+
 
 class AllAnswers(Graph):
     "every answer is an edge, in every phase, and supervised nevertheless"
+
     def at(self, phase, messages=None):
         return self._with(phase, np.isin(self.survey.choices.employee, phase_people(self.split, phase)))
+
     def _with(self, phase, m, only=None):
         d = super().at(phase)
         for t, e in self._answers(phase, m).items():
-            if only != 'reverse': d[t].edge_index = torch.from_numpy(e.copy())
-            if only != 'forward': d[t[2], f'rev_{t[1]}', t[0]].edge_index = torch.from_numpy(e[::-1].copy())
+            if only != 'reverse':
+                d[t].edge_index = torch.from_numpy(e.copy())
+            if only != 'forward':
+                d[t[2], f'rev_{t[1]}', t[0]].edge_index = torch.from_numpy(e[::-1].copy())
         return d
+
+
 class AnswersOneWay(AllAnswers):
     "… of test people only, and in the reverse direction only"
+
     def at(self, phase, messages=None):
         theirs = np.isin(self.survey.choices.employee, self.split.test)
         return self._with(phase, theirs, 'reverse') if phase == 'test' else Graph.at(self, phase, messages)
+
+
 class SupervisedMessages(Graph):
     "… of training: the message set is supervised too"
-    def supervision(self, phase, messages=None): return super().supervision(phase, None if phase == 'train' else messages)
+
+    def supervision(self, phase, messages=None):
+        return super().supervision(phase, None if phase == 'train' else messages)
+
 
 class PostsAreIds(Graph):
     "posts are one-hot numbers"
-    def post_x(self): return np.eye(len(self.survey.posts), dtype='float32')
+
+    def post_x(self):
+        return np.eye(len(self.survey.posts), dtype='float32')
+
+
 class PostsArePositions(Graph):
     "current positions and posts on offer share node numbers"
+
     def at(self, phase, messages=None):
-        d = super().at(phase, messages); e = d['employee', 'has_position', 'position'].edge_index
+        d = super().at(phase, messages)
+        e = d['employee', 'has_position', 'position'].edge_index
         d['employee', 'works_as', 'post'].edge_index = torch.stack([e[0], d['position'].index[e[1]]])
         return d
 
-def everybody(survey): return np.arange(survey.n)
+
+def everybody(survey):
+    return np.arange(survey.n)
+
+
 class ScaledOnAll(Graph):
     "features are standardised over all rows"
+
     @classmethod
     def build(cls, survey, split, **kw):
-        g = Graph.build(survey, split, **kw); enc = FeatureEncoder.fit(model_features(survey), survey.types, everybody(survey))
+        g = Graph.build(survey, split, **kw)
+        enc = FeatureEncoder.fit(model_features(survey), survey.types, everybody(survey))
         return cls(survey, split, g.colleagues, g.max_group, enc, g.post_encoder, g.vocab)
+
+
 class PostsScaledOnAll(Graph):
     "… posts over all posts, those of test people too"
+
     @classmethod
     def build(cls, survey, split, **kw):
-        g = Graph.build(survey, split, **kw); enc = FeatureEncoder.fit(survey.posts, survey.post_types, np.arange(len(survey.posts)))
+        g = Graph.build(survey, split, **kw)
+        enc = FeatureEncoder.fit(survey.posts, survey.post_types, np.arange(len(survey.posts)))
         return cls(survey, split, g.colleagues, g.max_group, g.encoder, enc, g.vocab)
+
+
 class VocabularyOfAll(Graph):
     "… the vocabulary of relation nodes over everybody"
+
     @classmethod
     def build(cls, survey, split, **kw):
-        g = Graph.build(survey, split, **kw); every = everybody(survey)
+        g = Graph.build(survey, split, **kw)
+        every = everybody(survey)
         vocab = {k: touched_nodes(r, every, None) for k, r in model_relations(survey).items() if r.labels is not None}
         return cls(survey, split, g.colleagues, g.max_group, g.encoder, g.post_encoder, g.vocab | vocab)
+
+
 class ValidationScaled(Graph):
     "validation rows are imputed with the mean of everybody"
+
     def at(self, phase, messages=None):
         d = super().at(phase, messages)
-        if phase == 'valid': d['employee'].x = d['employee'].x - self.employee_x().mean()
+        if phase == 'valid':
+            d['employee'].x = d['employee'].x - self.employee_x().mean()
         return d
 
+
 class LabelAsFeature(Planted):
-    def column(self): return np.nan_to_num(self.survey.turnover)
+    def column(self):
+        return np.nan_to_num(self.survey.turnover)
+
+
 class TrainingLabelAsFeature(Planted):
     "the labels of training people only"
-    def column(self): return np.where(np.isin(everybody(self.survey), self.split.train), np.nan_to_num(self.survey.turnover), .2)
+
+    def column(self):
+        return np.where(np.isin(everybody(self.survey), self.split.train), np.nan_to_num(self.survey.turnover), 0.2)
+
+
 class LikelihoodAsFeature(Planted):
-    def column(self): return self.survey.likelihood
+    def column(self):
+        return self.survey.likelihood
+
+
 class NoisyLikelihood(Planted):
-    def column(self): return self.survey.likelihood + np.random.default_rng(0).normal(0, 1, self.survey.n)
+    def column(self):
+        return self.survey.likelihood + np.random.default_rng(0).normal(0, 1, self.survey.n)
+
+
 class ColleagueRate(Planted):
     "share of leavers among the training people of one's firm, self included"
+
     def column(self):
         y, (e, k) = np.nan_to_num(self.survey.turnover), self.survey.relations['employer'].edges
         y = np.where(np.isin(everybody(self.survey), self.split.train), y, 0)
         return (np.bincount(k, y[e]) / np.maximum(np.bincount(k), 1))[k]
+
+
 class ColleagueFeatures(Planted):
     "mean age at one's firm over everybody, held-out people too: transductive"
+
     def column(self):
-        age, r = np.nan_to_num(self.survey.features.age), self.survey.relations['employer']; (e, k), m = r.edges, r.size(0)
+        age, r = np.nan_to_num(self.survey.features.age), self.survey.relations['employer']
+        (e, k), m = r.edges, r.size(0)
         return (np.bincount(k, age[e], minlength=m) / np.maximum(np.bincount(k, minlength=m), 1))[k]
+
+
 class Protected(Planted):
-    def column(self): return (self.survey.protected.sex == 'f').to_numpy()
+    def column(self):
+        return (self.survey.protected.sex == 'f').to_numpy()
+
+
 class AnswerAsFeature(Planted):
     "share of first posts among all answers of a person"
+
     def column(self):
         t = self.survey.choices.table
         return t[t.alternative == 0].groupby('employee').chosen.mean().reindex(everybody(self.survey)).to_numpy()
+
+
 class EverybodyInTraining(Graph):
     "held-out people are in the training graph"
-    def members(self, phase): return super().members('test')
+
+    def members(self, phase):
+        return super().members('test')
+
+
 class Blind(Graph):
     "a recipe that ignores the survey it is given"
-    def rebuild(self, survey): return self
+
+    def rebuild(self, survey):
+        return self
+
+
 class HalfBlind(Graph):
     "… or takes only the labels from it"
-    def rebuild(self, survey): return super().rebuild(replace(self.survey, turnover=survey.turnover))
+
+    def rebuild(self, survey):
+        return super().rebuild(replace(self.survey, turnover=survey.turnover))
+
 
 PLANTED = [
-    (AllAnswers, 'pairs', {ANSWERED, TRAIN, VALID}, {ANSWERED}), (AnswersOneWay, 'pairs', {ANSWERED}, {ANSWERED}),
-    (SupervisedMessages, 'pairs', {ANSWERED}, {ANSWERED}), (AnswerAsFeature, 'pairs', {ANSWERED, VALID, TRAIN}, {ANSWERED}),
-    (PostsAreIds, 'pairs', {DESCRIBED}, {DESCRIBED}), (PostsArePositions, 'pairs', {APART}, {APART}),
-    (ScaledOnAll, 'pairs', {TRAIN, VALID}, {TRAIN, VALID}), (PostsScaledOnAll, 'long', {TRAIN, VALID}, {TRAIN, VALID}),
+    (AllAnswers, 'pairs', {ANSWERED, TRAIN, VALID}, {ANSWERED}),
+    (AnswersOneWay, 'pairs', {ANSWERED}, {ANSWERED}),
+    (SupervisedMessages, 'pairs', {ANSWERED}, {ANSWERED}),
+    (AnswerAsFeature, 'pairs', {ANSWERED, VALID, TRAIN}, {ANSWERED}),
+    (PostsAreIds, 'pairs', {DESCRIBED}, {DESCRIBED}),
+    (PostsArePositions, 'pairs', {APART}, {APART}),
+    (ScaledOnAll, 'pairs', {TRAIN, VALID}, {TRAIN, VALID}),
+    (PostsScaledOnAll, 'long', {TRAIN, VALID}, {TRAIN, VALID}),
     (ValidationScaled, 'pairs', {VALID}, {VALID}),
-    (LabelAsFeature, 'pairs', {LABELS, COPY}, {LABELS, COPY}), (TrainingLabelAsFeature, 'pairs', {LABELS}, {LABELS}),
-    (LikelihoodAsFeature, 'pairs', {LABELS, COPY}, {LABELS, COPY}), (NoisyLikelihood, 'pairs', {LABELS}, {LABELS}),
-    (ColleagueRate, 'pairs', {LABELS, TRAIN, VALID}, {LABELS}), (ColleagueFeatures, 'pairs', {TRAIN, VALID}, {TRAIN, VALID}),
-    (Protected, 'pairs', {PROTECTED}, {PROTECTED}), (EverybodyInTraining, 'pairs', {TRAIN, VALID, ANSWERED}, {TRAIN, VALID}),
-    (Blind, 'pairs', {'control', DESCRIBED}, {'control'}), (HalfBlind, 'pairs', {'control', DESCRIBED}, {'control'}),
+    (LabelAsFeature, 'pairs', {LABELS, COPY}, {LABELS, COPY}),
+    (TrainingLabelAsFeature, 'pairs', {LABELS}, {LABELS}),
+    (LikelihoodAsFeature, 'pairs', {LABELS, COPY}, {LABELS, COPY}),
+    (NoisyLikelihood, 'pairs', {LABELS}, {LABELS}),
+    (ColleagueRate, 'pairs', {LABELS, TRAIN, VALID}, {LABELS}),
+    (ColleagueFeatures, 'pairs', {TRAIN, VALID}, {TRAIN, VALID}),
+    (Protected, 'pairs', {PROTECTED}, {PROTECTED}),
+    (EverybodyInTraining, 'pairs', {TRAIN, VALID, ANSWERED}, {TRAIN, VALID}),
+    (Blind, 'pairs', {'control', DESCRIBED}, {'control'}),
+    (HalfBlind, 'pairs', {'control', DESCRIBED}, {'control'}),
 ]
+
+
 @pytest.mark.parametrize('leak,form,may,must', PLANTED, ids=[p[0].__name__ for p in PLANTED])
 def test_planted_leak_is_caught_by_its_check(leak, form, may, must):
-    w = world(90, form=form); split = make_split(w, preference='warm', n_known=2)
+    w = world(90, form=form)
+    split = make_split(w, preference='warm', n_known=2)
     found = failed(leak_audit(leak.build(w, split, colleagues=['employer'])))
     assert must <= found <= may
 
+
 @pytest.mark.parametrize('preference', ['cold', 'warm'])
 def test_all_answers_are_caught_under_either_protocol_and_the_tensor_is_named(preference):
-    w = world(90); audit = leak_audit(AllAnswers.build(w, make_split(w, preference=preference)))
+    w = world(90)
+    audit = leak_audit(AllAnswers.build(w, make_split(w, preference=preference)))
     assert not audit.passed and 'prefer' in audit[ANSWERED].detail and 'elements differ' in audit[ANSWERED].detail
 
+
 def test_a_label_already_copied_in_the_file_is_found_by_correlation():
-    w = world(90); types = w.types | dict(exit_code=ColumnType('numeric'))
+    w = world(90)
+    types = w.types | dict(exit_code=ColumnType('numeric'))
     w = replace(w, features=w.features.assign(exit_code=3 - 2 * w.turnover), types=types)
     audit = leak_audit(build_graph(w, make_split(w)))
     assert failed(audit) == {COPY} and 'column exit_code: correlation 1.0000 with turnover' in audit[COPY].detail
 
+
 def test_a_vocabulary_of_firms_that_training_never_saw_is_caught():
-    w = world(90); split = make_split(w, 'group', group='employer')
-    assert failed(leak_audit(VocabularyOfAll.build(w, split))) == {TRAIN, VALID} and leak_audit(build_graph(w, split)).passed
+    w = world(90)
+    split = make_split(w, 'group', group='employer')
+    assert (
+        failed(leak_audit(VocabularyOfAll.build(w, split))) == {TRAIN, VALID}
+        and leak_audit(build_graph(w, split)).passed
+    )
+
 
 def test_a_graph_of_another_split_is_caught():
-    w = world(90); audit = leak_audit(build_graph(w, make_split(w, seed=1)), make_split(w, seed=2))
+    w = world(90)
+    audit = leak_audit(build_graph(w, make_split(w, seed=1)), make_split(w, seed=2))
     assert {TRAIN, VALID} <= failed(audit)
+
 
 # --- scores
 
-def model_scores(g, peek=0., look=0.):
+
+def model_scores(g, peek=0.0, look=0.0):
     "A fixed linear model on the test graph: own features, known answers, and what it should not read"
-    d, s = g.at('test'), g.supervision('test'); e = d['employee', 'prefer', 'post'].edge_index
+    d, s = g.at('test'), g.supervision('test')
+    e = d['employee', 'prefer', 'post'].edge_index
     liking = torch.zeros(d['employee'].num_nodes).index_add(0, e[0], d['post'].x[e[1], 0])
-    return d['employee'].x.sum(1)[s.turnover_index] + peek * s.turnover, d['post'].x[s.post, 0] * liking[s.employee] + look * s.chosen
+    return d['employee'].x.sum(1)[s.turnover_index] + peek * s.turnover, d['post'].x[s.post, 0] * liking[
+        s.employee
+    ] + look * s.chosen
+
 
 @pytest.mark.parametrize('form', ['pairs', 'long', 'interactions'])
 def test_honest_scores_pass_though_they_read_known_answers(form):
-    w = world(90, form=form); w.turnover[np.flatnonzero(w.turnover == 0)[::3]] = np.nan
+    w = world(90, form=form)
+    w.turnover[np.flatnonzero(w.turnover == 0)[::3]] = np.nan
     g = build_graph(w, make_split(w, preference='warm', n_known=2))
     assert model_scores(g)[1].abs().sum() > 0 and leak_audit(g, scores=model_scores).passed
 
-@pytest.mark.parametrize('kw,said', [(dict(peek=.01), 'turnover scores'), (dict(look=.01), 'utilities')])
+
+@pytest.mark.parametrize('kw,said', [(dict(peek=0.01), 'turnover scores'), (dict(look=0.01), 'utilities')])
 def test_scores_that_peek_are_caught(kw, said):
-    w = world(90); g = build_graph(w, make_split(w, preference='warm', n_known=2))
+    w = world(90)
+    g = build_graph(w, make_split(w, preference='warm', n_known=2))
     audit = leak_audit(g, scores=lambda g: model_scores(g, **kw))
     assert failed(audit) == {SCORES} and said in audit[SCORES].detail
 
+
 def test_a_model_that_reads_all_answers_moves_when_they_are_swapped():
-    w = world(90); audit = leak_audit(AllAnswers.build(w, make_split(w)), scores=model_scores)
+    w = world(90)
+    audit = leak_audit(AllAnswers.build(w, make_split(w)), scores=model_scores)
     assert {ANSWERED, SCORES} <= failed(audit)
+
 
 # --- the rewriting itself
 
+
 @pytest.mark.parametrize('form', ['pairs', 'long', 'interactions'])
 def test_rewriting_changes_what_it_names_and_nothing_else(form):
-    w = world(90, form=form, missing=.2); s = make_split(w); e, rng = w.choices.employee, np.random.default_rng(0)
-    o = rewrite(w, s.test, rng, labels=True, features=True, answers=np.isin(e, s.test)); rest = np.setdiff1d(np.arange(90), s.test)
-    assert (o.turnover != w.turnover).nonzero()[0].tolist() == s.test.tolist() == (o.likelihood != w.likelihood).nonzero()[0].tolist()
+    w = world(90, form=form, missing=0.2)
+    s = make_split(w)
+    e, rng = w.choices.employee, np.random.default_rng(0)
+    o = rewrite(w, s.test, rng, labels=True, features=True, answers=np.isin(e, s.test))
+    rest = np.setdiff1d(np.arange(90), s.test)
+    assert (
+        (o.turnover != w.turnover).nonzero()[0].tolist()
+        == s.test.tolist()
+        == (o.likelihood != w.likelihood).nonzero()[0].tolist()
+    )
     assert o.features.iloc[rest].equals(w.features.iloc[rest])
-    assert all((o.features[c].iloc[s.test].astype(object) != w.features[c].iloc[s.test].astype(object)).all() for c in w.features)
+    assert all(
+        (o.features[c].iloc[s.test].astype(object) != w.features[c].iloc[s.test].astype(object)).all()
+        for c in w.features
+    )
     for k, r in w.relations.items():
-        kept = np.isin(r.edges[0], rest); got = o.relations[k].edges
+        kept = np.isin(r.edges[0], rest)
+        got = o.relations[k].edges
         assert set(zip(*r.edges[:, kept].tolist())) == set(zip(*got[:, np.isin(got[0], rest)].tolist()))
-    a, b = w.choices.table, o.choices.table; theirs = a.employee.isin(s.test); col = 'post' if form == 'interactions' else 'chosen'
+    a, b = w.choices.table, o.choices.table
+    theirs = a.employee.isin(s.test)
+    col = 'post' if form == 'interactions' else 'chosen'
     moved = (a != b).any(axis=1)
     assert not moved[~theirs].any() and moved[theirs].groupby(a.situation[theirs]).any().all()
     assert a.drop(columns=col).equals(b.drop(columns=col))
     assert (b.groupby('situation').chosen.sum() == 1).all() and not (b.chosen & ~b.available).any()
 
+
 def test_a_situation_with_one_available_post_keeps_its_answer():
-    w = world(90); t = w.choices.table.assign(available=w.choices.table.chosen); w = replace(w, choices=replace(w.choices, table=t))
+    w = world(90)
+    t = w.choices.table.assign(available=w.choices.table.chosen)
+    w = replace(w, choices=replace(w.choices, table=t))
     o = rewrite(w, np.arange(0), np.random.default_rng(0), answers=np.ones(w.choices.n, bool))
     assert o.choices.table.equals(t)
 
 
 def test_a_runs_audit_asks_the_trained_model_again(monkeypatch):
     "… and a model whose scores follow a test person's own answer is caught"
-    import turnover_nb.checkpoint as checkpoint
-    from turnover_nb.run import run_one
-    s = make_synthetic(n_employees=80, seed=0).survey; split = make_split(s, seed=0); c = make_config("hgt", epochs=2, hidden=16)
-    name = "scores do not depend on the answers"; found = lambda: {k["name"]: k["passed"] for k in run_one(s, split, "hgt", config=c, n_boot=0).results.audit["checks"]}
+    import turnover_nb.models.checkpoint as checkpoint
+    from turnover_nb.runs.run import run_one
+
+    s = make_synthetic(n_employees=80, seed=0).survey
+    split = make_split(s, seed=0)
+    c = make_config("hgt", epochs=2, hidden=16)
+    name = "scores do not depend on the answers"
+    found = lambda: {
+        k["name"]: k["passed"] for k in run_one(s, split, "hgt", config=c, n_boot=0).results.audit["checks"]
+    }
     assert found()[name] is True
     honest = checkpoint.predict
-    def leaky(model, graph, phase): p = honest(model, graph, phase); return p | dict(utility=p["utility"] + graph.survey.choices.table.chosen.to_numpy()[p["rows"]])
-    monkeypatch.setattr(checkpoint, "predict", leaky); assert found()[name] is False
+
+    def leaky(model, graph, phase):
+        p = honest(model, graph, phase)
+        return p | dict(utility=p["utility"] + graph.survey.choices.table.chosen.to_numpy()[p["rows"]])
+
+    monkeypatch.setattr(checkpoint, "predict", leaky)
+    assert found()[name] is False
 
 
 def test_the_tastes_of_a_run_are_those_of_its_training_people():
-    from turnover_nb.choice_baselines import fit_preference
-    from turnover_nb.tastes import run_tastes
-    s = make_synthetic(n_employees=120, seed=0).survey; split = make_split(s, seed=0); table = s.choices.table.copy(); held = ~np.isin(table.employee, split.train)
-    table.loc[held, "chosen"] = ~table.chosen[held]                                         # two alternatives: the other one
+    from turnover_nb.choice.logit import fit_preference
+    from turnover_nb.tastes.tables import run_tastes
+
+    s = make_synthetic(n_employees=120, seed=0).survey
+    split = make_split(s, seed=0)
+    table = s.choices.table.copy()
+    held = ~np.isin(table.employee, split.train)
+    table.loc[held, "chosen"] = ~table.chosen[held]  # two alternatives: the other one
     other = replace(s, choices=replace(s.choices, table=table))
-    a, b = (run_tastes("conditional_logit", fit_preference("majority", s.choices, None, split, s), x, split) for x in (s, other))
+    a, b = (
+        run_tastes("conditional_logit", fit_preference("majority", s.choices, None, split, s), x, split)
+        for x in (s, other)
+    )
     assert a.equals(b) and a.query("kind == 'fact' and name == 'people'").value.item() == len(split.train)

@@ -1,12 +1,13 @@
 """Negatives: what may be drawn, with which probability, from which cache, and that a resumed run draws the same."""
+
 import io
 from dataclasses import replace
 import numpy as np, pytest, torch
-from turnover_nb.candidates import candidate_sets
-from turnover_nb.graph import build_graph
-from turnover_nb.post_sets import PostSets, Positives
-from turnover_nb.sampler import KINDS, HardNegativeSampler, grid_shape, observed_negatives, top_posts
-from turnover_nb.split import make_split
+from turnover_nb.data.candidates import candidate_sets
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.data.post_sets import PostSets, Positives
+from turnover_nb.models.gnn.negatives import KINDS, HardNegativeSampler, grid_shape, observed_negatives, top_posts
+from turnover_nb.data.split import make_split
 from worlds import world
 
 gen = lambda seed=0: torch.Generator().manual_seed(seed)
@@ -14,8 +15,10 @@ gen = lambda seed=0: torch.Generator().manual_seed(seed)
 
 def pairs(n_people, n_posts, most, seed=0):
     "Random positives: 0 … `most` a person, and a dense bool matrix of them"
-    rng = np.random.default_rng(seed); dense = np.zeros((n_people, n_posts), bool)
-    for i, k in enumerate(rng.integers(0, most + 1, n_people)): dense[i, rng.permutation(n_posts)[:k]] = True
+    rng = np.random.default_rng(seed)
+    dense = np.zeros((n_people, n_posts), bool)
+    for i, k in enumerate(rng.integers(0, most + 1, n_people)):
+        dense[i, rng.permutation(n_posts)[:k]] = True
     return tuple(torch.from_numpy(x) for x in (*np.nonzero(dense), dense))
 
 
@@ -23,7 +26,8 @@ def pairs(n_people, n_posts, most, seed=0):
 def small():
     "40 people, 30 posts, up to 29 positives each (one person has a single possible negative)"
     person, post, dense = pairs(40, 30, 20)
-    dense[7] = True; dense[7, 13] = False
+    dense[7] = True
+    dense[7, 13] = False
     person, post = dense.nonzero().T
     return Positives.of(person, post, 40, 30), dense
 
@@ -38,15 +42,19 @@ def test_membership_and_rank_agree_with_a_dense_matrix(small):
 
 
 def test_sets_without_entries():
-    sets = PostSets.of(torch.zeros(0), torch.zeros(0), 3, 4); who = torch.tensor([0, 2])
+    sets = PostSets.of(torch.zeros(0), torch.zeros(0), 3, 4)
+    who = torch.tensor([0, 2])
     assert not sets.contains(who, who).any() and sets.absent(who, who).tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("n_posts,k", [(1, 1), (3, 5), (17, 4), (100, 1), (1000, 5), (4099, 10)])
 def test_blocked_search_is_topk(n_posts, k):
-    b, G = grid_shape(n_posts, k); assert b % 8 == 0 and b * G >= n_posts
-    s = torch.full((50, b * G), -torch.inf); s[:, :n_posts] = torch.randn(50, n_posts, generator=gen()).round(decimals=1)
-    value, post = top_posts(s.view(50, b, G), k); want = min(k, n_posts)
+    b, G = grid_shape(n_posts, k)
+    assert b % 8 == 0 and b * G >= n_posts
+    s = torch.full((50, b * G), -torch.inf)
+    s[:, :n_posts] = torch.randn(50, n_posts, generator=gen()).round(decimals=1)
+    value, post = top_posts(s.view(50, b, G), k)
+    want = min(k, n_posts)
     assert torch.equal(value[:, :want], s.topk(want, 1).values) and torch.equal(s.gather(1, post), value)
     assert (value[:, want:] == -torch.inf).all() and all(len(set(r)) == len(r) for r in post.tolist())
 
@@ -58,118 +66,167 @@ def test_cache_is_the_brute_force_top_k(small, chunk, k):
     z, q = torch.randn(40, 6, generator=gen(1)), torch.randn(30, 6, generator=gen(2))
     scores = (z @ q.T).masked_fill(dense, -torch.inf)
     sampler, other = HardNegativeSampler(positives, 30, k=k), HardNegativeSampler(positives, 30, k=k)
-    sampler.refresh((z, q), 0, chunk); other.refresh(lambda people: z[people] @ q.T, 0, chunk)
+    sampler.refresh((z, q), 0, chunk)
+    other.refresh(lambda people: z[people] @ q.T, 0, chunk)
     for p in range(40):
         n = min(k, int((~dense[p]).sum())) if dense[p].any() else 0
-        assert set(sampler.cache[p, :n].tolist()) == set(scores[p].topk(n).indices.tolist()) and (sampler.cache[p, n:] == -1).all()
+        assert (
+            set(sampler.cache[p, :n].tolist()) == set(scores[p].topk(n).indices.tolist())
+            and (sampler.cache[p, n:] == -1).all()
+        )
     assert torch.equal(sampler.cache, other.cache)
 
 
 def test_people_are_scored_in_bounded_chunks():
-    n = 3000; positives = Positives.of(torch.arange(n), torch.zeros(n), n, 5000); sizes = []
-    def score(people): sizes.append(len(people)); return torch.rand(len(people), 5000, generator=gen())
+    n = 3000
+    positives = Positives.of(torch.arange(n), torch.zeros(n), n, 5000)
+    sizes = []
+
+    def score(people):
+        sizes.append(len(people))
+        return torch.rand(len(people), 5000, generator=gen())
+
     HardNegativeSampler(positives, 5000).refresh(score, 0)
     assert max(sizes) * 5000 <= 2**22 and sum(sizes) == n
 
 
 def test_people_without_positives_are_not_scored(small):
-    positives, dense = small; seen = []
-    def score(people): seen.extend(people.tolist()); return torch.zeros(len(people), 30)
+    positives, dense = small
+    seen = []
+
+    def score(people):
+        seen.extend(people.tolist())
+        return torch.zeros(len(people), 30)
+
     HardNegativeSampler(positives, 30).refresh(score, 0)
     assert seen == dense.any(1).nonzero().flatten().tolist()
 
 
-@pytest.mark.parametrize("ratio", [0., .7, 1.])
+@pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
 @pytest.mark.parametrize("limited", [False, True])
 def test_no_draw_is_a_positive_and_frequencies_are_exact(small, ratio, limited):
     positives, dense = small
-    allowed = ~dense & (torch.rand(40, 30, generator=gen(3)) < .7) if limited else ~dense
-    allowed[7, 13] = True                                                                    # the one possible negative of person 7
+    allowed = ~dense & (torch.rand(40, 30, generator=gen(3)) < 0.7) if limited else ~dense
+    allowed[7, 13] = True  # the one possible negative of person 7
     shown = PostSets.of(*(allowed | dense).nonzero().T, 40, 30) if limited else None
-    people = dense.any(1).nonzero().flatten(); assert allowed[people].any(1).all()
+    people = dense.any(1).nonzero().flatten()
+    assert allowed[people].any(1).all()
     sampler = HardNegativeSampler(positives, 30, k=3, hard_ratio=ratio, shown=shown)
     sampler.refresh((torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))), 0)
-    n = 20000; post, hard = sampler.sample(people, n, gen())
+    n = 20000
+    post, hard = sampler.sample(people, n, gen())
     q = sampler.log_q(people, torch.arange(30).expand(len(people), 30)).exp()
     assert torch.allclose(q.sum(1), torch.ones(len(people)), atol=1e-5) and not (q[~allowed[people]] > 0).any()
     share = torch.stack([torch.bincount(r, minlength=30) for r in post]) / n
     assert not (share[~allowed[people]] > 0).any()
-    assert ((share - q).abs() <= 5 * (q * (1 - q) / n).sqrt() + 1e-9).all()                  # five standard errors, 1,200 cells
-    assert abs(hard.float().mean().item() - ratio) < .01
+    assert ((share - q).abs() <= 5 * (q * (1 - q) / n).sqrt() + 1e-9).all()  # five standard errors, 1,200 cells
+    assert abs(hard.float().mean().item() - ratio) < 0.01
 
 
 def test_a_person_whose_every_post_is_positive_is_named():
     person, post = torch.tensor([0, 3, 3, 3]), torch.tensor([0, 0, 1, 2])
-    with pytest.raises(ValueError, match=r"person 3 \(1 in all\): chose all of the 3 posts"): Positives.of(person, post, 5, 3)
+    with pytest.raises(ValueError, match=r"person 3 \(1 in all\): chose all of the 3 posts"):
+        Positives.of(person, post, 5, 3)
     plain = PostSets.of(person, post, 5, 3)
-    with pytest.raises(ValueError, match=r"person 3 \(1 in all\): no post is left"): HardNegativeSampler(plain, 3)
+    with pytest.raises(ValueError, match=r"person 3 \(1 in all\): no post is left"):
+        HardNegativeSampler(plain, 3)
 
 
 def test_drawing_for_somebody_without_a_candidate_names_only_them():
     positives = Positives.of(torch.tensor([0]), torch.tensor([0]), 3, 4)
-    sampler = HardNegativeSampler(positives, 4, hard_ratio=0., shown=PostSets.of(torch.tensor([0, 0]), torch.tensor([0, 1]), 3, 4))
+    sampler = HardNegativeSampler(
+        positives, 4, hard_ratio=0.0, shown=PostSets.of(torch.tensor([0, 0]), torch.tensor([0, 1]), 3, 4)
+    )
     assert sampler.sample(torch.tensor([0]), 2, gen())[0].tolist() == [[1, 1]]
-    with pytest.raises(ValueError, match=r"person 2 \(1 in all\)"): sampler.sample(torch.tensor([0, 2]), 1, gen())
+    with pytest.raises(ValueError, match=r"person 2 \(1 in all\)"):
+        sampler.sample(torch.tensor([0, 2]), 1, gen())
 
 
 def test_fewer_posts_than_the_cache():
     sampler = HardNegativeSampler(Positives.of(torch.tensor([0]), torch.tensor([1]), 1, 3), 3, k=5)
-    sampler.refresh((torch.ones(1, 1), torch.tensor([[1.], [2.], [3.]])), 0)
+    sampler.refresh((torch.ones(1, 1), torch.tensor([[1.0], [2.0], [3.0]])), 0)
     assert sampler.cache.tolist() == [[2, 0, -1, -1, -1]] and sampler.epoch_statistics()["fill_rate"] == 2 / 5
     assert set(sampler.sample(torch.zeros(500, dtype=torch.long), 2, gen())[0].unique().tolist()) == {0, 2}
 
 
 def test_a_resumed_run_draws_the_same(small):
     "State goes through a file that is read without running code"
-    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2)); people = small[1].any(1).nonzero().flatten()
+    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))
+    people = small[1].any(1).nonzero().flatten()
+
     def epochs(sampler, generator, first, last):
         out = []
         for e in range(first, last):
-            if sampler.needs_refresh(e): sampler.refresh((z * (e + 1) - e, q), e)
-            out += [*sampler.sample(people, 3, generator), torch.tensor(list(map(float, [x or 0 for x in sampler.epoch_statistics().values()])))]
+            if sampler.needs_refresh(e):
+                sampler.refresh((z * (e + 1) - e, q), e)
+            out += [
+                *sampler.sample(people, 3, generator),
+                torch.tensor(list(map(float, [x or 0 for x in sampler.epoch_statistics().values()]))),
+            ]
         return out
-    g = gen(); whole = HardNegativeSampler(small[0], 30, every=3); want = epochs(whole, g, 0, 8)
-    g = gen(); before = HardNegativeSampler(small[0], 30, every=3); got = epochs(before, g, 0, 5)
-    file = io.BytesIO(); torch.save(dict(sampler=before.state_dict(), generator=g.get_state()), file); file.seek(0)
+
+    g = gen()
+    whole = HardNegativeSampler(small[0], 30, every=3)
+    want = epochs(whole, g, 0, 8)
+    g = gen()
+    before = HardNegativeSampler(small[0], 30, every=3)
+    got = epochs(before, g, 0, 5)
+    file = io.BytesIO()
+    torch.save(dict(sampler=before.state_dict(), generator=g.get_state()), file)
+    file.seek(0)
     state = torch.load(file, weights_only=True)
-    after = HardNegativeSampler(small[0], 30, every=3); after.load_state_dict(state["sampler"])
-    g = torch.Generator(); g.set_state(state["generator"])
+    after = HardNegativeSampler(small[0], 30, every=3)
+    after.load_state_dict(state["sampler"])
+    g = torch.Generator()
+    g.set_state(state["generator"])
     got += epochs(after, g, 5, 8)
     assert len(got) == len(want) and all(torch.equal(a, b) for a, b in zip(got, want))
 
 
 def test_a_state_of_another_catalogue_is_refused(small):
-    sampler = HardNegativeSampler(small[0], 30); state = sampler.state_dict(); state["cache"][0, 0] = 30
-    with pytest.raises(ValueError, match="cached posts -1 … 30, expected −1 … 29"): sampler.load_state_dict(state)
+    sampler = HardNegativeSampler(small[0], 30)
+    state = sampler.state_dict()
+    state["cache"][0, 0] = 30
+    with pytest.raises(ValueError, match="cached posts -1 … 30, expected −1 … 29"):
+        sampler.load_state_dict(state)
 
 
 def test_a_state_of_other_people_is_refused(small):
     "Even so the rule holds that a post chosen in training is never a negative"
-    sampler = HardNegativeSampler(small[0], 30); state = sampler.state_dict(); person = int(small[0].person[0])
+    sampler = HardNegativeSampler(small[0], 30)
+    state = sampler.state_dict()
+    person = int(small[0].person[0])
     state["cache"][person, 0] = small[0].post[0]
-    with pytest.raises(ValueError, match="was chosen in this training set"): sampler.load_state_dict(state)
+    with pytest.raises(ValueError, match="was chosen in this training set"):
+        sampler.load_state_dict(state)
 
 
 def test_no_global_randomness(small):
     before = torch.random.get_rng_state()
-    sampler = HardNegativeSampler(small[0], 30); sampler.refresh((torch.ones(40, 2), torch.ones(30, 2)), 0)
+    sampler = HardNegativeSampler(small[0], 30)
+    sampler.refresh((torch.ones(40, 2), torch.ones(30, 2)), 0)
     sampler.sample(torch.tensor([7]), 9, gen())
     assert torch.equal(before, torch.random.get_rng_state())
 
 
 def test_each_switch_changes_what_is_drawn(small):
-    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2)); people = small[1].any(1).nonzero().flatten().repeat(50)
+    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))
+    people = small[1].any(1).nonzero().flatten().repeat(50)
     shown = PostSets.of(*torch.ones(40, 20).nonzero().T, 40, 30)
     plain = Positives.of(*(small[1][:, :12].nonzero().T), 40, 30)
+
     def drawn(**settings):
-        sampler = HardNegativeSampler(plain, 30, **settings); post = []
+        sampler = HardNegativeSampler(plain, 30, **settings)
+        post = []
         for e in range(8):
-            if sampler.needs_refresh(e): sampler.refresh((z * (-1) ** e, q), e)
+            if sampler.needs_refresh(e):
+                sampler.refresh((z * (-1) ** e, q), e)
             post.append(sampler.sample(people, 2, gen(e))[0])
         return torch.stack(post)
+
     base = drawn()
     assert torch.equal(base, drawn())
-    for settings in (dict(k=10), dict(hard_ratio=.85), dict(hard_ratio=0.), dict(every=3), dict(shown=shown)):
+    for settings in (dict(k=10), dict(hard_ratio=0.85), dict(hard_ratio=0.0), dict(every=3), dict(shown=shown)):
         assert not torch.equal(base, drawn(**settings)), settings
 
 
@@ -186,33 +243,44 @@ def test_negatives_of_a_choice_task(pairs_graph):
     sampler = HardNegativeSampler(positives, data["post"].num_nodes)
     sampler.refresh(lambda people: torch.rand(len(people), positives.n_posts, generator=gen()), 0)
     start, rows = observed_negatives(sup.ptr, sup.chosen, sup.available)
-    rejected = sup.post[rows]; assert torch.equal(start, torch.arange(len(rejected) + 1))       # two alternatives: one rejected each
-    post, kind = sampler.mix(sup, {"observed": 1.}, 3, gen())
+    rejected = sup.post[rows]
+    assert torch.equal(start, torch.arange(len(rejected) + 1))  # two alternatives: one rejected each
+    post, kind = sampler.mix(sup, {"observed": 1.0}, 3, gen())
     assert (kind == 0).all() and torch.equal(post, rejected[:, None].expand(-1, 3))
-    post, kind = sampler.mix(sup, {"observed": .5, "hard": .35, "random": .15}, 200, gen())
+    post, kind = sampler.mix(sup, {"observed": 0.5, "hard": 0.35, "random": 0.15}, 200, gen())
     person = sup.employee[sup.ptr[:-1]]
     assert not positives.contains(person[:, None].expand_as(post), post).any()
     assert torch.equal(post[kind == 0], rejected[:, None].expand_as(post)[kind == 0])
     share = torch.bincount(kind.flatten(), minlength=3) / kind.numel()
-    assert torch.allclose(share, torch.tensor([.5, .15, .35]), atol=4 * (.25 / kind.numel()) ** .5)
+    assert torch.allclose(share, torch.tensor([0.5, 0.15, 0.35]), atol=4 * (0.25 / kind.numel()) ** 0.5)
     assert KINDS == ("observed", "random", "hard")
-    assert all(n in set(sampler.cache[p].tolist()) for n, p in zip(post[kind == 2].tolist(), person[:, None].expand_as(post)[kind == 2].tolist()))
+    assert all(
+        n in set(sampler.cache[p].tolist())
+        for n, p in zip(post[kind == 2].tolist(), person[:, None].expand_as(post)[kind == 2].tolist())
+    )
 
 
 def test_mix_of_hard_and_random_is_sample(pairs_graph):
     data, sup = pairs_graph.at("train"), pairs_graph.supervision("train")
     positives = Positives.from_supervision(sup, data["employee"].num_nodes, data["post"].num_nodes)
-    sampler = HardNegativeSampler(positives, positives.n_posts); sampler.refresh(lambda p: torch.rand(len(p), positives.n_posts, generator=gen()), 0)
-    post, kind = sampler.mix(sup, {"hard": .7, "random": 1 - .7}, 2, gen()); same, hard = sampler.sample(sup.employee[sup.ptr[:-1]], 2, gen())
+    sampler = HardNegativeSampler(positives, positives.n_posts)
+    sampler.refresh(lambda p: torch.rand(len(p), positives.n_posts, generator=gen()), 0)
+    post, kind = sampler.mix(sup, {"hard": 0.7, "random": 1 - 0.7}, 2, gen())
+    same, hard = sampler.sample(sup.employee[sup.ptr[:-1]], 2, gen())
     assert torch.equal(post, same) and torch.equal(kind == 2, hard)
 
 
 def test_observed_without_any_is_refused():
-    survey = world(n=60, form="interactions"); graph = build_graph(survey, make_split(survey, seed=0)); sup = graph.supervision("train")
-    positives = Positives.from_supervision(sup, len(graph.split.train), 12); sampler = HardNegativeSampler(positives, 12, hard_ratio=0.)
-    with pytest.raises(ValueError, match="no situation has a rejected alternative"): sampler.mix(sup, {"observed": 1.}, 1, gen())
-    with pytest.raises(RuntimeError, match="call refresh"): sampler.mix(sup, {"hard": 1.}, 1, gen())
-    assert (sampler.mix(sup, {"random": 1.}, 1, gen())[1] == 1).all()
+    survey = world(n=60, form="interactions")
+    graph = build_graph(survey, make_split(survey, seed=0))
+    sup = graph.supervision("train")
+    positives = Positives.from_supervision(sup, len(graph.split.train), 12)
+    sampler = HardNegativeSampler(positives, 12, hard_ratio=0.0)
+    with pytest.raises(ValueError, match="no situation has a rejected alternative"):
+        sampler.mix(sup, {"observed": 1.0}, 1, gen())
+    with pytest.raises(RuntimeError, match="call refresh"):
+        sampler.mix(sup, {"hard": 1.0}, 1, gen())
+    assert (sampler.mix(sup, {"random": 1.0}, 1, gen())[1] == 1).all()
 
 
 @pytest.mark.parametrize("preference", ["cold", "warm"])
@@ -220,19 +288,26 @@ def test_candidates_of_training_rows_do_not_know_held_out_choices(preference):
     "By intervention: every unknown choice of held-out people moved to another post leaves the training graph and its targets bit-identical"
     survey = world(n=80, form="interactions", seed=2)
     split = make_split(survey, seed=0, preference=preference, n_known=2 if preference == "warm" else 3)
-    t = survey.choices.table.copy(); unknown = ~np.isin(t.employee, split.train) & ~split.known
+    t = survey.choices.table.copy()
+    unknown = ~np.isin(t.employee, split.train) & ~split.known
     t.loc[unknown, "post"] = (t.post[unknown] + 5) % 12
     changed = replace(survey, choices=replace(survey.choices, table=t))
     a, b = (candidate_sets(s, split, 3, seed=4) for s in (survey, changed))
     rows = lambda s, use: s.choices.table[use[s.choices.table.situation.to_numpy()]].values
-    assert np.array_equal(rows(a, ~unknown), rows(b, ~unknown)) and not np.array_equal(rows(a, unknown), rows(b, unknown))
+    assert np.array_equal(rows(a, ~unknown), rows(b, ~unknown)) and not np.array_equal(
+        rows(a, unknown), rows(b, unknown)
+    )
     one, two = (build_graph(s, split).supervision("train") for s in (a, b))
-    assert all(torch.equal(getattr(one, k), getattr(two, k)) for k in ("employee", "post", "chosen", "available", "ptr"))
+    assert all(
+        torch.equal(getattr(one, k), getattr(two, k)) for k in ("employee", "post", "chosen", "available", "ptr")
+    )
 
 
 def test_candidates_are_what_they_should_be():
-    survey = world(n=80, form="interactions", seed=2); split = make_split(survey, seed=0, preference="warm", n_known=2)
-    c = candidate_sets(survey, split, 5, seed=0).choices; t = c.table
+    survey = world(n=80, form="interactions", seed=2)
+    split = make_split(survey, seed=0, preference="warm", n_known=2)
+    c = candidate_sets(survey, split, 5, seed=0).choices
+    t = c.table
     chosen = survey.choices.table.groupby("employee").post.agg(set)
     post, e = t.post.to_numpy().reshape(-1, 6), c.employee
     assert (np.diff(post, axis=1) > 0).all() and (t.chosen.to_numpy().reshape(-1, 6).sum(1) == 1).all()
@@ -242,13 +317,16 @@ def test_candidates_are_what_they_should_be():
         others = set(post[s]) - {survey.choices.table.post[s]}
         assert len(others) == 5 and not others & (known[e[s]] if split.known[s] else chosen[e[s]])
     place = t.groupby("alternative").chosen.mean()
-    assert place.max() < .35 and len(np.unique(place)) > 1                               # the answer has no fixed place
-    assert candidate_sets(survey, split, 5, seed=0).choices.table.equals(t) and not candidate_sets(survey, split, 5, seed=1).choices.table.equals(t)
+    assert place.max() < 0.35 and len(np.unique(place)) > 1  # the answer has no fixed place
+    assert candidate_sets(survey, split, 5, seed=0).choices.table.equals(t) and not candidate_sets(
+        survey, split, 5, seed=1
+    ).choices.table.equals(t)
 
 
 def test_candidate_choice_is_uniform():
     "Seen from the chosen post, each of the 11 others is a candidate in 3 of 11 choice sets"
-    survey = world(n=4000, form="interactions", tasks=1); c = candidate_sets(survey, make_split(survey, seed=0), 3, seed=0).choices
+    survey = world(n=4000, form="interactions", tasks=1)
+    c = candidate_sets(survey, make_split(survey, seed=0), 3, seed=0).choices
     away = (c.table.post.to_numpy().reshape(-1, 4) - survey.choices.table.post.to_numpy()[:, None]) % 12
     p, hits = 3 / 11, np.bincount(away.ravel(), minlength=12)[1:]
-    assert (away == 0).sum() == 4000 and (abs(hits / 4000 - p) < 4 * (p * (1 - p) / 4000) ** .5).all()
+    assert (away == 0).sum() == 4000 and (abs(hits / 4000 - p) < 4 * (p * (1 - p) / 4000) ** 0.5).all()
