@@ -61,7 +61,7 @@ SWEEPS = dict(
 COMMANDS = dict(
     check=["check", *SURVEY],
     quality=["quality", "--employees", "300"],
-    tastes=["tastes", "--employees", "150", "--resamples", "3"],
+    tastes=["tastes", "--employees", "150", "--resamples", "20"],
     codebook_schema=["schema", "codebook"],
     results_schema=["schema", "results"],
 )
