@@ -53,15 +53,19 @@ class RandomForestSettings(TabularSettings):
     n_estimators: int = 200  # trees
     max_samples: int = 20_000  # rows that a tree draws, at most
 
-# %% ../../nbs/07_models/03_tabular.ipynb #9de99118
+# %% ../../nbs/07_models/03_tabular.ipynb #6745b6bc
 class MLPSettings(TabularSettings):
     "Of `MLP`"
 
     hidden_layer_sizes: tuple[tuple[int, ...], ...] = ((64,),)
-    alpha: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)  # L2 penalty
-    batch_size: int = 128  # rows, at most; about a tenth of a small training set
-    epochs: int = 200  # at most
-    patience: int = 20  # epochs without a lower validation loss before stopping
+    l2: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)  # penalty on the weights
+    rows_per_step: int = 128  # at most; about a tenth of a small training set
+    max_epochs: int = 200
+    epochs_without_gain: int = 20  # without a lower validation loss, before stopping
+
+    def grid(self) -> list[dict]:
+        "Combinations by scikit-learn's names: `alpha` is the penalty there, and the weight of a task in graph models"
+        return [dict(hidden_layer_sizes=g['hidden_layer_sizes'], alpha=g['l2']) for g in super().grid()]
 
 
 class XGBoostSettings(TabularSettings):
@@ -278,7 +282,12 @@ def predict(self: Tabular, graph: Graph, phase: str = 'test', known: np.ndarray 
     p = self.fitted.predict(self.design.transform(graph.survey)[batch])
     return Prediction(people, p[np.isin(batch, people)], None, None)
 
-# %% ../../nbs/07_models/03_tabular.ipynb #d2eec383
+# %% ../../nbs/07_models/03_tabular.ipynb #4911af8f
+@patch
+def reads(self: Tabular, graph: Graph) -> None:
+    "No graph: only `inputs`"
+
+
 @patch
 def inputs(self: Tabular, graph: Graph) -> dict:
     "The design matrix of all employees, with encoders fitted on the training people of `graph`"
@@ -364,7 +373,7 @@ class RandomForest(Tabular):
         if not all(sound(t.tree_) for t in self.fitted.estimator.estimators_):
             raise ValueError(f'{folder / "estimator.skops"}: a tree points at a node or feature that is not there')
 
-# %% ../../nbs/07_models/03_tabular.ipynb #24638e24
+# %% ../../nbs/07_models/03_tabular.ipynb #fc32a8d7
 def fit_epochs(
     estimator: Any,  # MLPClassifier
     train: Rows,
@@ -395,12 +404,13 @@ class MLP(Tabular):
     def estimator(self, chosen: dict, n: int, seed: int) -> Any:
         from sklearn.neural_network import MLPClassifier
 
-        rows = min(n, self.settings.batch_size, max(16, n // 10))
+        rows = min(n, self.settings.rows_per_step, max(16, n // 10))
         # a RandomState goes on drawing from epoch to epoch; an int would not
         return MLPClassifier(batch_size=rows, random_state=np.random.RandomState(seed), **chosen)
 
     def fit_estimator(self, estimator: Any, train: Rows, valid: Rows) -> dict:
-        return dict(epochs=fit_epochs(estimator, train, valid, self.settings.epochs, self.settings.patience))
+        s = self.settings
+        return dict(epochs=fit_epochs(estimator, train, valid, s.max_epochs, s.epochs_without_gain))
 
 # %% ../../nbs/07_models/03_tabular.ipynb #f644e094
 class XGBoost(Tabular):
