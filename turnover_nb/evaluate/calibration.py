@@ -12,9 +12,12 @@ from .bootstrap import wilson
 # %% auto #0
 __all__ = ['check_turnover', 'quantile_bins', 'weighted_gaps', 'reliability_curve', 'platt', 'platt_scaled']
 
-# %% ../../nbs/03_evaluate/01_calibration.ipynb #a2581517
-def check_turnover(y, p) -> tuple[np.ndarray, np.ndarray]:
-    "Labels and probabilities as float64 [n]; raises ValueError for other labels than 0/1, NaN, or a score outside [0, 1]"
+# %% ../../nbs/03_evaluate/01_calibration.ipynb #4c9f2ce4
+def check_turnover(
+    y: np.ndarray,  # labels, 1 leaves [n]
+    p: np.ndarray,  # probabilities [n]
+) -> tuple[np.ndarray, np.ndarray]:  # the same as float64
+    "Labels and probabilities that are some; ValueError for labels other than 0/1, NaN, or a score outside [0, 1]"
     y, p = np.asarray(y, 'float64'), np.asarray(p, 'float64')
     if y.shape != p.shape or y.ndim != 1:
         raise ValueError(f'turnover: labels {y.shape} and probabilities {p.shape} must both be [n]')

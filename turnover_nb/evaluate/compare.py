@@ -21,7 +21,7 @@ __all__ = ['BETTER', 'WORSE', 'SAME', 'UNKNOWN', 'SplitTest', 'nadeau_bengio', '
            'PersonDraws', 'person_draws', 'refuse_other_people', 'bootstrap_difference', 'verdict',
            'compare_differences', 'verdict_of', 'note_of', 'compare_frames', 'verdict_text']
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #28d7509d
+# %% ../../nbs/03_evaluate/05_compare.ipynb #bc9f4834
 class SplitTest(TypedDict):
     "A test of the mean of differences; None where nothing can be tested: one split, or no spread"
 
@@ -40,7 +40,8 @@ def nadeau_bengio(
     rho: float,  # n_test / (n_test + n_train), in [0, 1); 0: the plain paired t-test
     level: float = 0.95,  # nominal coverage of the interval
 ) -> SplitTest:
-    """Corrected resampled t-test (Nadeau & Bengio 2003): t = d̄ / √((1/J + ρ/(1 − ρ)) s²) with J − 1 degrees of freedom.
+    """Corrected resampled t-test (Nadeau & Bengio 2003, *Machine Learning* 52):
+    t = d̄ / √((1/J + ρ/(1 − ρ)) s²) with J − 1 degrees of freedom.
 
     ValueError for undefined differences or an impossible ρ."""
     d = np.asarray(d, float)
@@ -79,7 +80,7 @@ def detectable(
     "Smallest true difference that the test finds with probability `power`, about: (t_{1−α/2} + t_power) · se"
     return None if se is None else float((stats.t.isf(alpha / 2, df) + stats.t.ppf(power, df)) * se)
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #383f3229
+# %% ../../nbs/03_evaluate/05_compare.ipynb #9a4f2bc7
 class Posterior(TypedDict):
     "Probabilities of three statements, sum 1; None where nothing can be tested"
 
@@ -93,7 +94,7 @@ def correlated_bayes(
     rho: float,  # as in `nadeau_bengio`
     rope: float,  # half-width of the region of practical equivalence, unit of the metric
 ) -> Posterior:
-    "Bayesian correlated t-test (Benavoli et al. 2017): posterior t_{J−1}(d̄, √(1/J + ρ/(1 − ρ)) s) of the mean difference"
+    "Bayesian correlated t-test (Benavoli et al. 2017): posterior t_{J−1}(d̄, √(1/J + ρ/(1 − ρ)) s) of the mean"
     if rope < 0:
         raise ValueError(f'rope = {rope}: expected a width ≥ 0')
     r = nadeau_bengio(d, rho)
@@ -114,7 +115,7 @@ def holm(
     v[order] = np.minimum(1, np.maximum.accumulate(v[order] * np.arange(len(order), 0, -1)))
     return [None if np.isnan(x) else float(x) for x in v]
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #8424ea4f
+# %% ../../nbs/03_evaluate/05_compare.ipynb #6b7b3918
 class PeopleMetric(NamedTuple):
     "A metric of the test predictions of one split"
 
@@ -143,11 +144,8 @@ def preference_metric(
     u, ptr, c, a = check_preference(d.score, ptr, d.label, d.available)
     ranks = choice_ranks(u, ptr, c, a)
     if ranks.shown.max() < m.alternatives:
-        able = [
-            k
-            for k in metric_names('preference', True)
-            if find_metric('preference', k).alternatives <= ranks.shown.max()
-        ]
+        names = metric_names('preference', comparable=True)
+        able = [k for k in names if find_metric('preference', k).alternatives <= ranks.shown.max()]
         raise ValueError(
             f'metric {metric!r} needs more alternatives than these situations have; there are {", ".join(able)}'
         )
@@ -192,14 +190,14 @@ def person_draws(
     rows = max(len(at) for s in placed.values() for at, _ in s)
     return PersonDraws(values, bootstrap(mean, len(ids), n_boot, rng, rows=rows), len(ids))
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #1cbce5ac
+# %% ../../nbs/03_evaluate/05_compare.ipynb #96576d13
 def refuse_other_people(
     a: list[pd.DataFrame],  # test predictions of a model, one frame per split
     b: list[pd.DataFrame],  # of another
     task: str,
     names: tuple[str, str] = ('a', 'b'),  # of the models, for the error
 ):
-    "ValueError unless two models were tested on the same people (preference: situations) with the same labels, split by split"
+    "ValueError unless two models had the same test people (preference: situations) and labels, split by split"
     if len(a) != len(b):
         raise ValueError(f'{names[0]} has {len(a)} splits, {names[1]} has {len(b)}: expected pairs')
     keys = ['label', 'employee'] + ['situation'] * (task == 'preference')
@@ -214,7 +212,7 @@ def refuse_other_people(
         if not all(map(np.array_equal, facts(x), facts(z))):
             raise ValueError(f'{names[0]} and {names[1]} were not tested on the same {what} in split {i}')
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #68230120
+# %% ../../nbs/03_evaluate/05_compare.ipynb #394cabc3
 def bootstrap_difference(
     a: list[pd.DataFrame],  # test predictions of a model, one frame per split
     b: list[pd.DataFrame],  # of another, paired
@@ -224,7 +222,7 @@ def bootstrap_difference(
     task: str = 'turnover',
     level: float = 0.95,  # nominal coverage
 ) -> Interval:  # of a − b, mean over splits, unit of the metric; with 'n_people'
-    "Paired bootstrap by person: a person who is drawn brings all rows of that person, in every split and in both models"
+    "Paired bootstrap by person: who is drawn brings all rows of that person, in every split and in both models"
     refuse_other_people(a, b, task)
     values, draws, n = person_draws(dict(a=a, b=b), task, metric, n_boot, rng or np.random.default_rng(0))
     value = float((values['a'] - values['b']).mean())
@@ -316,7 +314,7 @@ def note_of(
         return 'the interval by person holds 0'
     return 'not after correction for the number of comparisons' if row['p'] < alpha <= row['p_holm'] else ''
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #63d8e31a
+# %% ../../nbs/03_evaluate/05_compare.ipynb #f22e15af
 def compare_frames(
     frames: dict[str, list[pd.DataFrame]],  # variant -> test predictions, one frame per split, in one order
     reference: str,  # variant that the others are compared with
@@ -330,7 +328,7 @@ def compare_frames(
     alpha: float = 0.05,  # over the whole table, by Holm
     seed: int = 0,
 ) -> pd.DataFrame:  # a row per other variant; intervals of level 1 − α, not widened for the number of comparisons
-    "Every variant against the reference; `difference` is variant − reference in the metric's own unit, 'better' always means better"
+    "Every variant against the reference; `difference` is variant − reference in the metric's own unit"
     others, sign = [v for v in frames if v != reference], find_metric(task, metric).sign
     for v in others:
         refuse_other_people(frames[v], frames[reference], task, (v, reference))

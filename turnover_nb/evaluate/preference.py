@@ -13,14 +13,14 @@ from .turnover import weighted_ranking
 __all__ = ['check_preference', 'choice_probability', 'choice_log_loss', 'Ranks', 'choice_ranks', 'situation_scores',
            'preference_metrics']
 
-# %% ../../nbs/03_evaluate/03_preference.ipynb #0208af4d
+# %% ../../nbs/03_evaluate/03_preference.ipynb #b7c096e9
 def check_preference(
     utility: np.ndarray,  # [R]
     ptr: np.ndarray,  # first row of each situation and the end [S + 1]
     chosen: np.ndarray,  # [R]
     available: np.ndarray,  # [R]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:  # the same as float64, int64, bool, bool
-    "Arrays of the right types; ValueError naming the first situation that is no choice between at least two alternatives"
+    "Arrays of the right types; ValueError naming the first situation that is no choice between two or more"
     u, ptr = np.asarray(utility, 'float64'), np.asarray(ptr, 'int64')
     c, a = np.asarray(chosen, bool), np.asarray(available, bool)
     if not len(u) == len(c) == len(a) == ptr[-1]:
@@ -117,7 +117,7 @@ def choice_ranks(
         log_loss=np.log(per(np.exp(u - best[rows]))) + best - own,
     )
 
-# %% ../../nbs/03_evaluate/03_preference.ipynb #93040b73
+# %% ../../nbs/03_evaluate/03_preference.ipynb #ce6365a4
 def situation_scores(
     u: np.ndarray,  # utilities [R]
     ptr: np.ndarray,  # first row of each situation and the end [S + 1]
@@ -125,7 +125,7 @@ def situation_scores(
     available: np.ndarray,  # bool [R]
     top: tuple[int, ...] = (2, 5, 10),  # k of top-k: those kept that are below the largest number of alternatives
 ) -> dict[str, np.ndarray]:  # metric -> [S]
-    "Each situation's accuracy, log-loss, AUC and margin; where some situation has more than two alternatives MRR and top-k"
+    "Accuracy, log-loss, AUC and margin; where some situation has more than two alternatives, MRR and top-k"
     r = choice_ranks(u, ptr, chosen, available)
     out = dict(accuracy=r.accuracy, log_loss=r.log_loss, auc=r.auc, margin=r.margin)
     most = r.shown.max()

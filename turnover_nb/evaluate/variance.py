@@ -12,7 +12,7 @@ from scipy import stats
 # %% auto #0
 __all__ = ['Components', 'variance_components', 'spread', 'crossed_parts', 'variance_parts']
 
-# %% ../../nbs/03_evaluate/06_variance.ipynb #0b3ba634
+# %% ../../nbs/03_evaluate/06_variance.ipynb #651879f3
 class Components(TypedDict):
     "Two sources of the variation of a metric"
 
@@ -29,7 +29,8 @@ def variance_components(
     table: np.ndarray,  # metric [splits, model seeds], at least 2 × 2
     level: float = 0.95,  # nominal coverage
 ) -> Components:
-    """Standard deviation due to the split and due to the model's seed on one split (Searle, Casella & McCulloch 1992, ch. 3):
+    """Standard deviation due to the split and due to the model's seed on one split
+    (one-way random effects: Searle, Casella & McCulloch 1992, ch. 3):
     σ_s² = max(0, (MS_between − MS_within)/m), σ_e² = MS_within. ValueError for a table that is not full."""
     x = np.asarray(table, float)
     if x.ndim != 2 or min(x.shape) < 2 or not np.isfinite(x).all():
@@ -76,7 +77,7 @@ def crossed_parts(
         dict(source=names[1], sd=v['seed_sd'], said=second),
     ]
 
-# %% ../../nbs/03_evaluate/06_variance.ipynb #d66f7094
+# %% ../../nbs/03_evaluate/06_variance.ipynb #a141eb0f
 def variance_parts(
     values: pd.DataFrame,  # seed, fold, split, value: a row per run, as of `pairs.unit_values`
     random: bool = True,  # the model's seed moves its scores on one and the same split
@@ -110,7 +111,8 @@ def variance_parts(
         ]
     else:
         unit = 'fold' if kfold else 'seed'
-        why = f'not told apart: each {unit} has a split and a start of its own; that takes several model seeds on each split'
+        why = f'not told apart: each {unit} has a split and a start of its own; '
+        why += 'that takes several model seeds on each split'
         rows = [
             row('split and model seed together', spread(x), f'{len(x)} runs'),
             row('split', None, why),
