@@ -206,7 +206,7 @@ def evaluate_turnover(
     survey: Survey, split, p: np.ndarray, seed: int = 0, n_boot: int = 1000, only: np.ndarray | None = None
 ) -> dict:
     "Metrics of the test people (`only`: of those where it is True, bool [n]) at the threshold chosen on the validation people"
-    from turnover_nb.evaluate.metrics import best_threshold, turnover_metrics
+    from turnover_nb.evaluate.turnover import best_threshold, turnover_metrics
 
     y = survey.turnover
     valid, test = (x[np.isfinite(y[x])] for x in (split.valid, split.test))
@@ -235,7 +235,7 @@ def evaluate_preference(
     only: np.ndarray | None = None,
 ) -> dict:
     "Metrics of the choice situations of the test people (`only`: of those where it is True, bool [n]) that were to be predicted"
-    from turnover_nb.evaluate.metrics import preference_metrics
+    from turnover_nb.evaluate.preference import preference_metrics
 
     s = split.situations(survey, phase)
     if only is not None:
@@ -281,7 +281,7 @@ from .results import SCHEMA_VERSION, Results, results_schema
 # %% ../../nbs/09_runs/02_run.ipynb #ecaada27
 def predictions(survey: Survey, split, scores: Scores, answers=None) -> pd.DataFrame:
     "Scores with their labels: task, phase, employee, situation, choice_task, alternative, score, probability, label, and with `answers` the person's P(genuine)"
-    from turnover_nb.evaluate.metrics import choice_probability
+    from turnover_nb.evaluate.preference import choice_probability
 
     real = lambda task, people: (
         {} if answers is None or task not in answers.of else dict(genuine=answers.p(task)[people])
