@@ -49,7 +49,7 @@ def with_colleagues(graph: Graph, max_group: int) -> Graph:
 
 def knowing(graph: Graph, known: np.ndarray) -> Graph:
     "The graph with other known answers"
-    return replace(graph, split=replace(graph.split, known=known), _cache={})
+    return graph.knowing(known)
 
 # %% ../../nbs/07_models/06_checkpoint.ipynb #b9cd2900
 def read_checkpoint(

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from ...evaluate.metrics import situation_scores
+from ...evaluate.preference import situation_scores
 from ...graph.graph import Supervision
 
 # %% auto #0

@@ -141,9 +141,9 @@ class GraphNetwork(Trained):
         return graph.survey.choices is not None and graph.split.preference == 'warm' and self.settings.answers
 
     def tables(self, graph: Graph) -> dict[str, pd.DataFrame]:
-        "embedding: a map of the test people"
+        "embeddings: a map of the test people"
         graph = self.reads(graph)
-        return dict(embedding=embedding_map(self.network_for(graph), graph, self.settings.answers))
+        return dict(embeddings=embedding_map(self.network_for(graph), graph, self.settings.answers))
 
     def tastes(
         self,
