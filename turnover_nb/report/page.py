@@ -22,7 +22,7 @@ from ..runs.collect import load_runs, summary
 # %% auto #0
 __all__ = ['Page', 'Section']
 
-# %% ../../nbs/10_report/09_page.ipynb #975bcd4e
+# %% ../../nbs/10_report/09_page.ipynb #b5efc61c
 class Page:
     "A report that is being written: shows in the notebook, saves into `out`"
 
@@ -86,10 +86,6 @@ class Page:
         "How people were divided, in words"
         return split_note(self.runs, self.w)
 
-    def turnover_runs(self, variant: str) -> list[int]:
-        "Runs that speak for a model's turnover: the cold ones, where there are none the warm ones"
-        return self.runs.of(variant) or self.runs.of(variant, 'warm')
-
     def sentences(self, *parts: str) -> str:
         "Sentences one after another; empty ones are left out"
         stop = self.w('stop')
@@ -127,7 +123,7 @@ class Page:
         show: bool = True,  # False: only save
     ) -> None:
         "Show and save a figure"
-        shown = save_figure(fig, self.out, name, alt)
+        shown = save_figure(fig, self.out, name, alt) if self.out else fig
         if show:
             display(shown)
 
