@@ -145,7 +145,8 @@ def diagnosis(self: Page):
     "What the runs' files say about training"
     if not self.trained:
         return
-    from turnover_nb.runs.diagnose import diagnose, diagnosis_rows
+    from turnover_nb.report.diagnosis import diagnosis_rows
+    from turnover_nb.runs.diagnose import diagnose
 
     w = self.w
     named = lambda d: d.rename(columns={c: w(DIAGNOSIS[c]) for c in d if c in DIAGNOSIS})
