@@ -14,7 +14,7 @@ from ...runs.collect import Runs
 # %% auto #0
 __all__ = ['WORDS', 'environment', 'dirty_word', 'environment_table', 'write_environment']
 
-# %% ../../../nbs/10_report/sections/18_environment.ipynb #41c62a40
+# %% ../../../nbs/10_report/sections/18_environment.ipynb #5517f0ec
 WORDS: Texts = dict(
     title=('Environment and data fingerprint', '环境与数据指纹'),
     f_data=('data', '数据'),
@@ -26,14 +26,14 @@ WORDS: Texts = dict(
     f_platform=('platform', '平台'),
     f_device=('device', '设备'),
     f_threads=('threads per run', '每次运行的线程数'),
-    f_settings=('settings of all graph models', '所有图模型的设置'),
+    f_settings=('common settings', '共同设置'),
     f_seconds=('seconds of fitting, all runs', '全部运行的拟合秒数'),
     f_embedded=('made by the package itself, from a fixed seed', '由软件包以固定种子生成'),
     not_git=('not a git checkout', '不是 git 仓库'),
     unknown_fact=("not known from the runs' files", '运行文件中未记录'),
 )
 
-# %% ../../../nbs/10_report/sections/18_environment.ipynb #0947329c
+# %% ../../../nbs/10_report/sections/18_environment.ipynb #5180d556
 def dirty_word(dirty: bool | None, w: Words) -> str:
     "Were there uncommitted changes?"
     return w('unknown_fact') if dirty is None else w('yes' if dirty else 'no')
@@ -42,7 +42,7 @@ def dirty_word(dirty: bool | None, w: Words) -> str:
 def environment_table(runs: Runs, w: Words = EN) -> pd.DataFrame:
     "Two columns: what, and its value"
     w = w | WORDS
-    env, config = environment_of(runs), runs.manifest['plan']['config']
+    env, settings = environment_of(runs), runs.manifest['plan']['settings']
     sources = {w('f_sha', file=k): v for k, v in runs.results[0].data.sources.items()}
     seconds = sum(environment_of(runs, i)['seconds'] for i in range(len(runs.paths)))
     rows = {
@@ -54,7 +54,7 @@ def environment_table(runs: Runs, w: Words = EN) -> pd.DataFrame:
         w('f_platform'): env['platform'],
         w('f_device'): of_all_runs(runs, 'device'),
         w('f_threads'): of_all_runs(runs, 'threads'),
-        w('f_settings'): json.dumps(config) if config else '–',
+        w('f_settings'): json.dumps(settings) if settings else '–',
         w('f_seconds'): f'{seconds:,.0f}',
     }
     return fact_table(rows, w)

@@ -183,7 +183,7 @@ def about_data(runs: Runs, w: Words, summaries: Summaries) -> dict[str, str]:
         return out | dict(r1a=w('x_synthetic'), r3a=w('f_embedded'))
     return out | (dict(r3a=', '.join(d.sources)) if d.sources else {})
 
-# %% ../../../nbs/10_report/sections/19_reforms.ipynb #1cac90e4
+# %% ../../../nbs/10_report/sections/19_reforms.ipynb #1f812312
 def metric_names(summaries: Summaries, w: Words) -> str:
     "Every metric that the report gives, once"
     rows = [r for s in SCORES for r in [*summaries.get((s.task, s.protocol), {}).values()][:1]]
@@ -200,7 +200,7 @@ def about_models(runs: Runs, w: Words) -> dict[str, str | None]:
         r5a=w('x_models', models=names(runs.variants)),
         r5c=split_note(runs, w),
         r5d=w('x_select'),
-        r5e=w('x_hyper', settings=json.dumps(plan['config']) if plan['config'] else w('x_none')),
+        r5e=w('x_hyper', settings=json.dumps(plan['settings']) if plan['settings'] else w('x_none')),
         r5f=names(filter(is_baseline, runs.variants)) or None,
     )
 
