@@ -72,7 +72,7 @@ COMMANDS = dict(
     codebook_schema=["schema", "codebook"],
     results_schema=["schema", "results"],
 )
-IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", "environment.csv", ".lock"}
+IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", "environment.csv", "reforms.csv", ".lock"}
 COMPARED = {".json", ".parquet", ".pt", ".csv", ".txt"}
 
 
