@@ -30,8 +30,8 @@ def notebooks(paths: list) -> list:
 
 
 def skipped(source: str) -> bool:
-    "Is a cell not to be run?"
-    return bool(re.search(r"^#\|\s*eval:\s*false", source, re.M))
+    "Is a cell not to be run? One that exports the notebook is for JupyterLab"
+    return "nbdev_export(" in source or bool(re.search(r"^#\|\s*eval:\s*false", source, re.M))
 
 
 def kept(output: dict) -> dict | None:
