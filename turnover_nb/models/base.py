@@ -7,7 +7,6 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 import numpy as np
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
     from turnover_nb.graph.graph import Graph
 
 # %% auto #0
-__all__ = ['expected', 'Settings', 'Prediction', 'Model']
+__all__ = ['expected', 'Settings', 'Prediction', 'saved', 'Model']
 
 # %% ../../nbs/07_models/00_base.ipynb #5c896604
 def expected(key: str, known: list) -> str:
@@ -70,6 +69,17 @@ class Prediction:
     utility: np.ndarray | None  # utility of each row, float64 [R]; softmax over a situation gives probabilities
 
 # %% ../../nbs/07_models/00_base.ipynb #d21206e5
+def saved(folder: str | Path) -> dict:
+    "What `Model.save` says about the model in a folder: model, settings; ValueError where there is none"
+    file = Path(folder) / 'model.yaml'
+    if not file.exists():
+        raise ValueError(f'{folder}: no model.yaml; expected a folder that a model was saved into')
+    about = yaml.safe_load(file.read_text('utf-8'))
+    if not isinstance(about, dict) or about.get('format') != 1:
+        raise ValueError(f'{file}: no model of format 1')
+    return about
+
+
 class Model:
     """A model of turnover, of preference, or of both.
 
@@ -147,26 +157,15 @@ class Model:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.write(folder)
-        about = dict(format=1, model=self.name, cls=f'{type(self).__module__}:{type(self).__qualname__}')
-        write_text(folder / 'model.yaml', yaml.safe_dump(about | dict(settings=self.settings.model_dump(mode='json'))))
+        about = dict(format=1, model=self.name, settings=self.settings.model_dump(mode='json'))
+        write_text(folder / 'model.yaml', yaml.safe_dump(about, sort_keys=False))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
-        "The model that `save` wrote; ValueError where it is none, or one of another class"
-        file = Path(folder) / 'model.yaml'
-        if not file.exists():
-            raise ValueError(f'{folder}: no model.yaml; expected a folder that a model was saved into')
-        about = yaml.safe_load(file.read_text('utf-8'))
-        if not isinstance(about, dict) or about.get('format') != 1:
-            raise ValueError(f'{file}: no model of format 1')
-        module, _, name = about['cls'].partition(':')
-        if module.partition('.')[0] != Model.__module__.partition('.')[0]:
-            raise ValueError(f'{file}: cls {about["cls"]!r} is no model of this package')
-        made = getattr(import_module(module), name)
-        if not issubclass(made, cls):
-            raise ValueError(f'{file}: holds a {name}, expected a {cls.__name__}')
-        model = made(made.Settings.of(**about['settings']), about['model'])
+        "The model of this class that `save` wrote; `models.registry.load_model` finds the class by itself"
+        about = saved(folder)
+        model = cls(cls.Settings.of(**about['settings']), about['model'])
         model.read(Path(folder))
         return model
 
