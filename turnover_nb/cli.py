@@ -292,7 +292,7 @@ def quality(a) -> int:
 
     survey = load_data(a.data, a.codebook, a.employees)[0]
     answers = judge_answers(survey)
-    print(quality_text(answers, survey))
+    print(quality_text(answers))
     if a.out:
         print('written:', write_quality(answers, survey, a.out))
     return 0

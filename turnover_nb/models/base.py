@@ -119,8 +119,8 @@ class Model:
         "Scores of the people of a phase, by what was trained"
         raise NotImplementedError
 
-    def reads(self, graph: Graph) -> Graph:
-        "The graph that the model takes in: `graph` itself, or one with further edges"
+    def reads(self, graph: Graph) -> Graph | None:
+        "The graph that the model takes in: `graph` itself, or one with further edges; None: it takes in no graph"
         return graph
 
     def inputs(self, graph: Graph) -> dict:

@@ -9,8 +9,8 @@ import numpy as np, pandas as pd
 from ..runs.collect import preference_summary, samples, table, turnover_summary
 from .figures import label
 from .page import Page
-from ..quality.populations import may_show
-from ..quality.genuine import FEWEST, SURE
+from ..core.disclosure import FEWEST, may_split
+from ..quality.genuine import SURE
 from .report import cell, counts, span
 from .words import EN, Words
 
@@ -143,7 +143,7 @@ def genuine_frames(frames: list) -> list | None:
     if any('genuine' not in d or d.genuine.isna().any() for d in frames):
         return None
     each = [d.groupby('employee').genuine.first().to_numpy() >= 0.5 for d in frames]
-    return [d[d.genuine >= 0.5] for d in frames] if all(map(may_show, each)) else None
+    return [d[d.genuine >= 0.5] for d in frames] if all(may_split(g.sum(), len(g)) for g in each) else None
 
 
 @patch

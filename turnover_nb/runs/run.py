@@ -85,10 +85,19 @@ class Scores:
     # of graph models: employee, x, y, share_x, share_y of the test people, see `checkpoint.embedding_map`
     embedding: pd.DataFrame | None = None
     checkpoints: dict = field(default_factory=dict)  # stage -> state of the model at its best epoch, for torch.save
-    again: object = None  # of graph models: graph -> scores of its test people by the trained model, for the leak audit
-    inputs: object = None  # graph -> what the model reads beside it, for the leak audit
+    again: object = None  # of graph models: graph -> `Prediction` of its test people, for the leak audit
+    read: object = None  # graph -> what the model reads beside it, for the leak audit
     tastes: pd.DataFrame | None = None  # of choice models: what the choices say, see `tastes.run_tastes`
     curve: pd.DataFrame | None = None  # scores by test person and number of known answers, see `tastes.run_curve`
+
+    def reads(self, graph):
+        return graph
+
+    def inputs(self, graph) -> dict:
+        return self.read(graph) if self.read else {}
+
+    def predict(self, graph, phase='test'):
+        return self.again(graph)
 
 
 def tasks_of(survey: Survey, model: str) -> list:
@@ -130,8 +139,8 @@ def model_graph(survey: Survey, split, config: Config):
     "The graph that a config wants: with direct edges between colleagues, or without"
     from turnover_nb.graph.graph import build_graph
 
-    ties = [k for k, r in survey.relations.items() if r.labels is not None] if config.colleagues else []
-    return build_graph(survey, split, colleagues=ties, max_group=config.max_group)
+    graph = build_graph(survey, split, max_group=config.max_group)
+    return graph.with_colleagues(config.max_group) if config.colleagues else graph
 
 
 def graph_scores(
@@ -154,7 +163,7 @@ def graph_scores(
         checkpoints={s: checkpoint(trained, graph, s) for s in trained.states},
     )
     if config.family == 'statistical':
-        out.facts['learned'], out.inputs = learned(trained.model, graph), lambda g: audit_inputs(g, config)
+        out.facts['learned'], out.read = learned(trained.model, graph), lambda g: audit_inputs(g, config)
     m = embedding_map(trained.model, graph)
     if m:
         out.embedding = pd.DataFrame(
@@ -179,10 +188,11 @@ def graph_scores(
     out.curve = graph_curve(trained.model, graph, seed)
 
     def again(g):
+        from turnover_nb.models.base import Prediction
+
         p = predict(trained.model, g, 'test')
-        return p['turnover'] if survey.turnover is not None else None, p[
-            'utility'
-        ] if survey.choices is not None else None
+        turnover = p['turnover'] if survey.turnover is not None else None
+        return Prediction(p['people'], turnover, p['rows'], p['utility'] if survey.choices is not None else None)
 
     out.again = again
     return out
@@ -512,11 +522,13 @@ def run_one(
     answers=None,  # from `load_quality`: results for the genuine too, and who counts in training
 ) -> Run:
     "Fit `model` on the training people of `split`, score the test people once, audit for leaks"
-    from turnover_nb.graph.audit import leak_audit
+    from turnover_nb.graph.audit import graph_audit, leak_audit
+    from turnover_nb.models.registry import find
     from turnover_nb.quality.populations import quality_facts, weigh
 
     tasks, start, whole = tasks_of(survey, model), time.perf_counter(), split
-    split, checks, used = weigh(answers, survey, split, model)
+    weighed = weigh(answers, survey, split, model, find(model).unweighted if model != 'best' else '')
+    split = weighed.split
     config = config or make_config(model if model in PRESETS else 'hgt')
     survey = explicit_choices(survey, split, seed=seed)
     graph = model_graph(survey, split, config)
@@ -526,8 +538,8 @@ def run_one(
         else baseline_scores(survey, split, model, seed)
     )
     seconds = time.perf_counter() - start
-    audit = leak_audit(graph, split, scores=scores.again, inputs=scores.inputs, seed=seed).to_dict()
-    audit = audit | dict(passed=audit['passed'] and all(c['passed'] for c in checks), checks=audit['checks'] + checks)
+    audit = leak_audit(scores, graph, seed) if scores.again else graph_audit(graph, seed)
+    audit = audit.also(*weighed.checks).to_dict()
     pref = (
         dict(
             protocol=split.preference,
@@ -555,7 +567,7 @@ def run_one(
         facts=clean(scores.facts),
         audit=clean(audit),
         genuine=evaluate_genuine(survey, split, scores, answers, seed, n_boot),
-        quality=clean(quality_facts(answers, used)),
+        quality=clean(quality_facts(answers, weighed)),
     )
     return Run(
         results,

@@ -12,7 +12,8 @@ import yaml
 import turnover_nb
 from ..models.gnn.config import GROUPS, PRESETS, VARIANTS, family_settings, make_config
 from .engine import Job, Outcome, check_parameters, run_jobs
-from ..quality.populations import check_answers, check_model, check_use, weigh
+from ..quality.populations import check_answers, check_use, check_weights, judge_training
+from ..models.registry import find
 from .run import MODELS, _shared, load_data, load_quality, tasks_of, write_json
 
 # %% auto #0
@@ -92,7 +93,8 @@ class Plan:
             )
         make_config(**self.config)
         for m in self.models:
-            check_model(self.quality, parse_variant(m, self.config)[0])
+            name = parse_variant(m, self.config)[0]
+            check_weights(self.quality, name, find(name).unweighted if name != 'best' else '')
 
 # %% ../../nbs/09_runs/03_sweep.ipynb #3ba47297
 def variants(plan: Plan, survey) -> dict:
@@ -232,8 +234,8 @@ def judge_once(plan: Plan, survey, jobs: list):
         protocol = (
             plan.preference[0] if survey.choices is not None else 'cold'
         )  # training people are the same under both
-        for seed, fold in dict.fromkeys((p['split_seed'], p['fold']) for p in todo):
-            weigh(answers, survey, split_of(plan, survey, seed, fold, protocol))
+        each = dict.fromkeys((p['split_seed'], p['fold']) for p in todo)
+        answers = judge_training(answers, survey, [split_of(plan, survey, *key, protocol) for key in each])
     return answers
 
 

@@ -418,8 +418,7 @@ def graph_curve(model, graph, seed: int, most: int = 2000) -> pd.DataFrame | Non
     mine = np.isin(s.choices.employee, split.test)
 
     def utility(known):
-        g = replace(graph, split=replace(split, known=np.where(mine, known, split.known)), _cache={})
-        p = predict(model, g, 'test')
+        p = predict(model, graph.knowing(np.where(mine, known, split.known)), 'test')
         u = np.full(len(s.choices.table), np.nan)
         u[p['rows']] = p['utility']
         return u

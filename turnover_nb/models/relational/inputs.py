@@ -110,7 +110,7 @@ def person_inputs(graph, scales: bool = True, quality: bool = True) -> PersonInp
             x, names = np.column_stack([x, p]), names + ['P(careless)']
         return PersonInputs(np.clip(x, -5, 5).astype('float32'), names, None if p is None else len(names) - 1)
 
-    return graph._once(('person inputs', scales, quality), make)
+    return graph.once(('person inputs', scales, quality), make)
 
 # %% ../../../nbs/07_models/relational/00_inputs.ipynb #cd35b158
 class SharedNodes:
@@ -186,4 +186,4 @@ def preference_rows(graph, shared: bool = True) -> tuple:
 
     if graph.survey.choices.form == 'interactions':
         raise ValueError('interactions need explicit alternatives: make them with `candidate_sets`, as `run_one` does')
-    return graph._once(('preference rows', shared), make)
+    return graph.once(('preference rows', shared), make)
