@@ -9,15 +9,10 @@ import pandas as pd
 import pytest
 from scipy.optimize import minimize
 from turnover_nb.models.tabular import TURNOVER_BASELINES, TURNOVER_GRID, fit_turnover, log_loss_of
-from turnover_nb.choice.logit import (
-    ChoiceCounts,
-    attribute_rank,
-    choice_counts,
-    fit_conditional_logit,
-    fit_preference,
-    majority_utility,
-    post_matrix,
-)
+from turnover_nb.choice.sets import ChoiceCounts, choice_counts
+from turnover_nb.choice.identification import attribute_rank
+from turnover_nb.choice.logit import fit_conditional_logit, fit_preference, post_matrix
+from turnover_nb.choice.majority import majority_utility
 from turnover_nb.data.features import design_matrix
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic

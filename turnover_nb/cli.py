@@ -280,7 +280,7 @@ def run(a) -> int:
 
 def check(a) -> int:
     from turnover_nb.runs.run import load_data
-    from turnover_nb.data.survey import describe
+    from turnover_nb.data.describe import describe
 
     print(describe(load_data(a.data, a.codebook, a.employees)[0], a.codebook or None))
     return 0

@@ -137,7 +137,7 @@ def design_identified(choices: Choices, Z: np.ndarray) -> np.ndarray:  # bool [K
     "Which attributes of posts, [P, K], the choice sets identify one by one"
     return is_identified(np.eye(Z.shape[1]), *design_identification(choices, Z))
 
-# %% ../../nbs/06_choice/10_design.ipynb #ce9f54ee
+# %% ../../nbs/06_choice/10_design.ipynb #44718517
 CODINGS = ('auto', 'levels', 'linear')
 
 
@@ -150,7 +150,7 @@ def survey_design(survey: Survey, ordinal: str = 'levels') -> Design:
 
 
 def coding(survey: Survey) -> str:
-    "'linear' where equal steps of the ordinal attributes let choices identify more attributes than levels do, else 'levels'"
+    "'linear' where equal steps let choices identify more of the ordinal attributes than levels do, else 'levels'"
 
     def told(how: str) -> int:
         d = survey_design(survey, how)

@@ -15,13 +15,14 @@ from .panel import Panel, differences, take
 __all__ = ['TasteModel', 'answers_loglik', 'panel_loglik', 'mean_loglik', 'normal_draws', 'row_log_probability', 'people_blocks',
            'posterior', 'draw_weights', 'predict_panel']
 
-# %% ../../nbs/06_choice/06_mixed.ipynb #7934bc5a
+# %% ../../nbs/06_choice/06_mixed.ipynb #5fd87c67
 @dataclass(frozen=True)
 class TasteModel:
     """Distribution of tastes over people, given their features: β_e = b_c + Bᵀx_e + L ε_e, ε_e ~ N(0, I), in class c
     with probability softmax(γ₀ + x_e Γ)_c.
 
-    One class: mixed logit (McFadden & Train 2000); several, without B and L: latent classes (Kamakura & Russell 1989)."""
+    One class: mixed logit (McFadden & Train 2000). Several, without B and L: latent classes (Kamakura & Russell
+    1989)."""
 
     b: torch.Tensor  # mean taste of each class [C, K]
     B: torch.Tensor  # what a feature adds to it [d, K]

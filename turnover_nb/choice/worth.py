@@ -40,7 +40,7 @@ def ratio_draws(
     B = beta + np.random.default_rng(seed).normal(size=(draws, len(beta))) @ root.T
     return B[:, keep] / B[:, [j]]
 
-# %% ../../nbs/06_choice/11_worth.ipynb #5cad4878
+# %% ../../nbs/06_choice/11_worth.ipynb #66c10d3d
 def willingness(
     est: LogitEstimate,  # or another estimate with names, beta, robust, scale, space
     pay: str,  # name of the pay column
@@ -48,7 +48,8 @@ def willingness(
     draws: int = 20_000,
     seed: int = 0,  # of Krinsky and Robb
 ) -> pd.DataFrame:
-    """Pay that each identified attribute is worth: worth (units of pay), se, delta_low, delta_high, kr_low, kr_high, note.
+    """Pay that each identified attribute is worth: worth (units of pay), se, delta_low, delta_high, kr_low, kr_high,
+    note.
 
     ValueError if the pay coefficient is not identified."""
     from scipy.special import ndtri

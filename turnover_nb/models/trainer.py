@@ -14,7 +14,7 @@ from .gnn.config import Config, make_config
 from .gnn.losses import choice_loss
 from .gnn.network import make_model, relation_parameters, reseed
 from .gnn.objective import Objective, to_device
-from ..choice.panel import one_thread
+from ..core.threads import one_thread
 from .relational.model import StatisticalModel, StatisticalObjective, predict_statistical
 
 # %% auto #0
@@ -74,7 +74,7 @@ def _fixed_stages(c: Config, turnover: bool, preference: bool) -> list:
 # %% ../../nbs/07_models/05_trainer.ipynb #14287766
 def preference_validation(s: torch.Tensor, sup) -> dict:
     "preference_loss and preference_accuracy (ties count their share) of utilities [R] of the rows of a `Supervision`"
-    from turnover_nb.evaluate.metrics import situation_scores
+    from turnover_nb.evaluate.preference import situation_scores
 
     ptr = sup.ptr.cpu().numpy()
     return dict(

@@ -35,7 +35,7 @@ def one_each(frames: dict) -> dict:
 
 def known_curves(frames: dict, n_boot: int = 1000) -> dict:  # variant -> frame by number of known answers
     "Pooled over seeds and folds, intervals by person"
-    from turnover_nb.choice.design import curve_of
+    from turnover_nb.tastes.known import curve_of
 
     return {
         v: curve_of(pd.concat([d for _, d in f]), np.random.default_rng([0, 18]), n_boot)

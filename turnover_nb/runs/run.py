@@ -14,11 +14,10 @@ from ..core.tables import Survey
 from ..models.gnn.config import PRESETS, Config, config_yaml, make_config
 
 # %% auto #0
-__all__ = ['MODELS', 'SCHEMA_VERSION', 'PACKAGES', 'load_data', 'load_quality', 'Scores', 'tasks_of', 'baseline_scores',
-           'model_graph', 'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'evaluate_genuine',
-           'Estimate', 'SplitFacts', 'DataFacts', 'Preference', 'Population', 'Results', 'results_schema',
-           'predictions', 'environment', 'clean', 'write_json', 'Run', 'protected_groups', 'bayes_scores',
-           'explicit_choices', 'run_one', 'write_run', 'show_metrics']
+__all__ = ['MODELS', 'PACKAGES', 'load_data', 'load_quality', 'Scores', 'tasks_of', 'baseline_scores', 'model_graph',
+           'graph_scores', 'evaluate_turnover', 'target_rows', 'evaluate_preference', 'evaluate_genuine', 'predictions',
+           'environment', 'clean', 'write_json', 'Run', 'protected_groups', 'bayes_scores', 'explicit_choices',
+           'run_one', 'write_run', 'show_metrics']
 
 # %% ../../nbs/09_runs/02_run.ipynb #a1eb045b
 _shared = {}  # data that a sweep has read for its forked runs: arguments of `load_data` -> its result
@@ -113,14 +112,14 @@ def tasks_of(survey: Survey, model: str) -> list:
 # %% ../../nbs/09_runs/02_run.ipynb #07a9a98b
 def baseline_scores(survey: Survey, split, model: str, seed: int) -> Scores:
     "Fit a baseline on the training people, tune it on the validation people"
-    from turnover_nb.models.tabular import fit_turnover
+    from turnover_nb.models.registry import make_model
     from turnover_nb.choice.logit import fit_preference
     from turnover_nb.data.features import design_matrix
 
     out, tasks = Scores(), tasks_of(survey, model)
     if 'turnover' in tasks:
         X, _ = design_matrix(survey, split.train)
-        f = fit_turnover(model, X, survey.turnover, split, seed)
+        f = make_model(model).fit_table(X, survey.turnover, split, seed)
         out.turnover = np.full(survey.n, np.nan)
         held = np.concatenate([split.valid, split.test])
         out.turnover[held] = f.predict(X[held])
@@ -207,7 +206,7 @@ def evaluate_turnover(
     survey: Survey, split, p: np.ndarray, seed: int = 0, n_boot: int = 1000, only: np.ndarray | None = None
 ) -> dict:
     "Metrics of the test people (`only`: of those where it is True, bool [n]) at the threshold chosen on the validation people"
-    from turnover_nb.evaluate.metrics import best_threshold, turnover_metrics
+    from turnover_nb.evaluate.turnover import best_threshold, turnover_metrics
 
     y = survey.turnover
     valid, test = (x[np.isfinite(y[x])] for x in (split.valid, split.test))
@@ -236,7 +235,7 @@ def evaluate_preference(
     only: np.ndarray | None = None,
 ) -> dict:
     "Metrics of the choice situations of the test people (`only`: of those where it is True, bool [n]) that were to be predicted"
-    from turnover_nb.evaluate.metrics import preference_metrics
+    from turnover_nb.evaluate.preference import preference_metrics
 
     s = split.situations(survey, phase)
     if only is not None:
@@ -277,85 +276,12 @@ def evaluate_genuine(survey: Survey, split, scores: Scores, answers, seed: int =
     return out
 
 # %% ../../nbs/09_runs/02_run.ipynb #3daafd41
-SCHEMA_VERSION = 1
-
-
-class _Closed(BaseModel):
-    model_config = ConfigDict(extra='forbid')
-
-
-class Estimate(_Closed):
-    "A metric with its 95 % interval by person; null where it is undefined"
-
-    value: float | int | None
-    low: float | None = None
-    high: float | None = None
-
-
-class SplitFacts(_Closed):
-    "How people were divided"
-
-    protocol: str
-    fold: int | None
-    n_train: int
-    n_valid: int
-    n_test: int
-
-
-class DataFacts(_Closed):
-    "Which data, by name and by the sha256 of each file"
-
-    name: str
-    synthetic: bool
-    employees: int
-    sources: dict[str, str]
-
-
-class Preference(_Closed):
-    "Preference results of one protocol"
-
-    protocol: str
-    n_known: int
-    metrics: dict[str, Estimate]
-
-
-class Population(_Closed):
-    "Results of a part of the test people; null where fewer than five people are inside, or outside"
-
-    n: int | None
-    metrics: dict[str, Estimate] | None
-
-
-class Results(_Closed):
-    "results.json: one model on one split"
-
-    schema_version: int = SCHEMA_VERSION
-    variant: str
-    model: str
-    seed: int
-    split: SplitFacts
-    data: DataFacts
-    turnover: dict[str, Estimate] | None
-    preference: Preference | None
-    bayes: (
-        dict[str, dict[str, float | int | None]] | None
-    )  # synthetic data: expected scores of the planted truth, on the same test people
-    facts: dict  # chosen hyperparameters, best epochs
-    audit: dict  # the leak audit: passed, checks
-    # task -> results of the test people with P(genuine) ≥ .5, beside those of all above; null: not judged
-    genuine: dict[str, Population] | None = None
-    # use of the quality of answers, people in training, per task what was found; null in older files
-    quality: dict | None = None
-
-
-def results_schema() -> dict:
-    "JSON schema of results.json"
-    return Results.model_json_schema()
+from .results import SCHEMA_VERSION, Results, results_schema
 
 # %% ../../nbs/09_runs/02_run.ipynb #ecaada27
 def predictions(survey: Survey, split, scores: Scores, answers=None) -> pd.DataFrame:
     "Scores with their labels: task, phase, employee, situation, choice_task, alternative, score, probability, label, and with `answers` the person's P(genuine)"
-    from turnover_nb.evaluate.metrics import choice_probability
+    from turnover_nb.evaluate.preference import choice_probability
 
     real = lambda task, people: (
         {} if answers is None or task not in answers.of else dict(genuine=answers.p(task)[people])

@@ -48,7 +48,7 @@ def answered(
     table = pd.DataFrame(table).astype(CHOICE_COLUMNS)
     return Choices(table, np.arange(tasks).astype(str), np.array(['A', 'B', 'stay']), 'long')
 
-# %% ../../nbs/02_synthetic/03_conjoint.ipynb #fbf16f5a
+# %% ../../nbs/02_synthetic/03_conjoint.ipynb #797e70c1
 def random_people(
     far: np.ndarray,  # who has a long commute, bool [n]
     rng: np.random.Generator,
@@ -58,10 +58,11 @@ def random_people(
     commute = pd.Categorical(np.where(far, 'long', 'short'))
     features = pd.DataFrame(dict(commute=commute, age=rng.integers(20, 65, n) * 1.0))
     firms = np.array([f'firm {i}' for i in range(-(-n // 12))])
+    employer = Relation('employer', 'employer', firms, np.stack([np.arange(n), np.arange(n) // 12]))
     return dict(
         features=features,
         types=dict(commute=ColumnType('categorical'), age=ColumnType('numeric', unit='years')),
-        relations=dict(employer=Relation('employer', 'employer', firms, np.stack([np.arange(n), np.arange(n) // 12]))),
+        relations=dict(employer=employer),
     )
 
 
@@ -71,7 +72,8 @@ def conjoint_world(
     seed: int = 0,
     taste: float = 0.5,  # sd of the unobserved taste for remote work
 ) -> tuple[Survey, np.ndarray]:
-    """A survey, and the planted tastes of everybody, [n, 4]: pay (per percent), hybrid and full (against none), state (against private).
+    """A survey, and the planted tastes of everybody, [n, 4]: pay (per percent), hybrid and full (against none), state
+    (against private).
 
     Utilities are linear in the attributes with a Gumbel error, so that choices follow a mixed logit; declining is worth 0."""
     rng = np.random.default_rng([seed, 15])

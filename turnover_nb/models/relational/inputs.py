@@ -11,7 +11,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from torch import Tensor
 from ...data.features import design_matrix, model_relations
-from ...choice.panel import one_thread, rows_of
+from ...core.threads import one_thread
+from ...choice.panel import rows_of
 from ...quality.genuine import SURE
 from ...quality.mixture import Mixture, batteries, fit_mixture, item_batteries, log_odds
 from ...core.tables import Survey
@@ -162,13 +163,15 @@ def popularity(graph, own: int = 0) -> np.ndarray:
 def preference_rows(graph, shared: bool = True) -> tuple:
     """Attributes of every row of `choices.table`, float32 [R, K], their names, and the attributes of all posts [P, D], the first columns of every row. Alternatives have constants where they are few and mean the
     same in each task; posts of interactions have their popularity among training people. `shared`: last, whether the post shares a node with the person, for each relation"""
-    from turnover_nb.choice.logit import MAX_CONSTANTS, post_matrix
+    from turnover_nb.choice.sets import has_constants
+    from turnover_nb.data.posts import PostEncoder
 
     def make():
         c = graph.survey.choices
-        posts, names = post_matrix(graph.survey, graph.split)
+        encoder = PostEncoder.fit(graph.survey, graph.split)
+        posts, names = encoder.transform(graph.survey.posts), encoder.names
         sampled = c.form == 'candidates'
-        constants = not sampled and len(c.alternatives) <= MAX_CONSTANTS
+        constants = has_constants(c)
         if sampled:
             posts, names = np.column_stack([posts, popularity(graph)]), [*names, 'popularity']
         Z, names, t = (

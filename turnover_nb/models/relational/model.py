@@ -11,23 +11,11 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from ..gnn.config import Config
 from ...graph.phases import shown_posts
-from turnover_nb.choice.panel import (
-    RIDGE,
-    Panel,
-    PanelConfig,
-    PanelFit,
-    TasteModel,
-    antithetic,
-    first_weights,
-    make_panel,
-    mean_loglik,
-    normal_draws,
-    one_thread,
-    score_sd,
-    shrink,
-    step_people,
-    take,
-)
+from ...choice.simulated import RIDGE, PanelConfig, antithetic, first_weights, score_sd, shrink, step_people
+from ...choice.panel import Panel, make_panel, take
+from ...choice.panel_logit import PanelFit
+from ...choice.mixed import TasteModel, mean_loglik, normal_draws
+from ...core.threads import one_thread
 from ...data.post_sets import PostSets
 from .inputs import PersonInputs, SharedNodes, person_inputs, popularity, preference_rows
 from ...data.candidates import distinct_ranks

@@ -12,7 +12,7 @@ from torch import nn, Tensor
 from torch.nn import functional as F
 from ..gnn.config import make_config
 from ..gnn.network import HeteroEncoder, input_sizes, reseed
-from ...choice.panel import one_thread
+from ...core.threads import one_thread
 
 # %% auto #0
 __all__ = ['LIKELIHOOD', 'Groups', 'phase_groups', 'Inputs', 'relational_inputs', 'Prior', 'Linear', 'Products', 'Network',
