@@ -12,15 +12,10 @@ from turnover_nb.graph.audit import leak_audit
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import find, load_model, make_model, members
 from turnover_nb.models.tabular import log_loss_of
-from turnover_nb.choice.logit import (
-    ChoiceCounts,
-    attribute_rank,
-    choice_counts,
-    fit_conditional_logit,
-    fit_preference,
-    majority_utility,
-    post_matrix,
-)
+from turnover_nb.choice.identification import attribute_rank
+from turnover_nb.choice.logit import fit_conditional_logit, fit_preference, post_matrix
+from turnover_nb.choice.majority import majority_utility
+from turnover_nb.choice.sets import ChoiceCounts, choice_counts
 from turnover_nb.data.features import design_matrix
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
