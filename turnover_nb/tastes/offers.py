@@ -258,7 +258,7 @@ def group_members(survey: Survey, column: str) -> pd.DataFrame:
 
 def group_masks(survey: Survey, column: str | None, people: np.ndarray) -> tuple[dict, list]:
     "Groups that are shown (name -> who of `people` is in it, bool [n], largest first; '' is everybody), and the names of those that are not"
-    from turnover_nb.report.evidence import suppressed
+    from turnover_nb.core.disclosure import suppressed
 
     out = {'': np.ones(len(people), bool)}
     if not column:
@@ -266,5 +266,5 @@ def group_masks(survey: Survey, column: str | None, people: np.ndarray) -> tuple
     m = {str(g): np.isin(people, d.employee) for g, d in group_members(survey, column).groupby('group', sort=True)}
     size = {g: int(x.sum()) for g, x in m.items()}
     size = {g: k for g, k in size.items() if k}
-    hide = suppressed(size, LEAST)
+    hide = suppressed(size)
     return out | {g: m[g] for g in sorted(size, key=lambda g: -size[g]) if g not in hide}, sorted(hide)
