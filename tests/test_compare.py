@@ -1,4 +1,4 @@
-"""Comparisons against independent computation, hand-made sweeps with known answers, simulated surveys in which nobody is better."""
+"""Comparisons against independent computation, hand-made sweeps, and simulated surveys in which nobody is better."""
 
 import importlib.util
 import itertools
@@ -46,7 +46,7 @@ D = np.array([0.031, 0.054, -0.021, 0.060, 0.018, 0.027])
 
 @pytest.mark.parametrize("rho", [0, 0.1, 0.2, 0.5])
 def test_test_and_posterior_are_least_squares_with_correlated_differences(rho):
-    "d ~ N(μ1, σ²Σ), Σ = (1−ρ)I + ρ11ᵀ: the generalised least squares estimate of μ and its standard error, by matrices"
+    "d ~ N(μ1, σ²Σ), Σ = (1−ρ)I + ρ11ᵀ: the generalised least squares estimate of μ and its standard error"
     J, one = len(D), np.ones(len(D))
     S = np.linalg.inv((1 - rho) * np.eye(J) + rho * np.outer(one, one))
     mu = one @ S @ D / (one @ S @ one)
@@ -370,7 +370,8 @@ def test_sentences_say_what_the_row_says():
     )
     assert (
         verdict_text(row, "v6 two-stage", "logistic (L2)", "AUPR")
-        == "v6 two-stage is worse than logistic (L2) in AUPR by 0.050 [0.020, 0.080] (10 splits, Holm p .003; by person [0.010, 0.090])"
+        == "v6 two-stage is worse than logistic (L2) in AUPR by 0.050 [0.020, 0.080] "
+        "(10 splits, Holm p .003; by person [0.010, 0.090])"
     )
     assert (
         verdict_text(row | dict(metric="log_loss", verdict=BETTER, p_holm=1e-9))
@@ -383,7 +384,8 @@ def test_sentences_say_what_the_row_says():
     alike = row | dict(verdict=SAME, p_rope=0.97, difference=0.001, low=-0.002, high=0.004)
     assert (
         verdict_text(alike)
-        == "b and a are practically equivalent in aupr: P = 0.970 that they differ by less than 0.01; difference 0.001 [-0.002, 0.004] (10 splits, Holm p .003)"
+        == "b and a are practically equivalent in aupr: P = 0.970 that they differ by less than 0.01; "
+        "difference 0.001 [-0.002, 0.004] (10 splits, Holm p .003)"
     )
     assert "(1 split; no test with a single split)" in verdict_text(
         row

@@ -603,7 +603,7 @@ def test_a_baseline_is_asked_about_its_scores_only(run):
 
 
 def test_a_model_without_patience_keeps_its_last_step(run):
-    "The relational model is trained for a fixed number of steps, each task in a stage of its own; it samples no negatives"
+    "The relational model has stages of a fixed length, each for a task of its own, and samples no negatives"
     history = dict(
         stage1=[dict(train_turnover_loss=0.6 - 0.01 * i) for i in range(8)],
         stage2=[dict(train_preference_loss=0.7 - 0.01 * i) for i in range(7)],
