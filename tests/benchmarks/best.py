@@ -26,9 +26,8 @@ from turnover_nb.models.gnn.config import GROUPS, PRESETS, make_config
 from turnover_nb.runs.sweep import parse_variant
 from turnover_nb.data.features import design_matrix
 from turnover_nb.report.headroom import mean_over_seeds, ratio_of_means
-from turnover_nb.evaluate.calibration import quantile_bins
 from turnover_nb.evaluate.preference import preference_metrics
-from turnover_nb.evaluate.turnover import turnover_values
+from turnover_nb.evaluate.turnover import TurnoverScores, turnover_values
 from turnover_nb.runs.run import model_graph
 from turnover_nb.data.split import make_split
 from turnover_nb.models.relational.model import fitted_panel
@@ -114,7 +113,7 @@ def planted(a):
                 continue
             p, f, g, seconds = turnover_of(w.survey, s, m, seed)
             p = p[s.test]
-            v = turnover_values(y, p, 0.5, quantile_bins(p))
+            v = turnover_values(TurnoverScores(y, p, p))
             rows.append(
                 dict(
                     seed=seed,
@@ -198,7 +197,7 @@ def survey(a):
         for warm in (False, True) if s.choices is not None and name not in BASELINES else (False,):
             done = [folds(s, name, r, warm) for r in range(a.first, a.first + a.seeds)]
             if not warm and known is not None:
-                v = [turnover_values(s.turnover[known], p[known], 0.5, quantile_bins(p[known])) for p, _ in done]
+                v = [turnover_values(TurnoverScores(s.turnover[known], p[known], p[known])) for p, _ in done]
                 sd = np.std([x['aupr'] for x in v], ddof=1) if len(v) > 1 else np.nan
                 print(
                     f'{name:20s} turnover, n = {known.sum()}: '
@@ -251,7 +250,7 @@ def holdout(a):
                     model=m,
                     aupr=average_precision_score(y, p),
                     auroc=roc_auc_score(y, p),
-                    ece=turnover_values(y, p, 0.5, quantile_bins(p))['ece'],
+                    ece=turnover_values(TurnoverScores(y, p, p))['ece'],
                     cpu_s=time.process_time() - start,
                 )
             )

@@ -73,7 +73,7 @@ def phase_groups(
         node.append(e[1] + m)
         m += data[k].num_nodes
     for k in graph.managers:
-        e = data[graph._managed(k)].edge_index
+        e = data[graph.managed_by(k)].edge_index
         boss = torch.unique(e[1])
         person.append(torch.cat([e[0], boss]))
         node.append(torch.cat([e[1], boss]) + m)
