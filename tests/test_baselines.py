@@ -12,16 +12,12 @@ from turnover_nb.graph.audit import leak_audit
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import find, load_model, make_model, members
 from turnover_nb.models.tabular import log_loss_of
-from turnover_nb.choice.logit import (
-    ChoiceCounts,
-    attribute_rank,
-    choice_counts,
-    fit_conditional_logit,
-    fit_preference,
-    majority_utility,
-    post_matrix,
-)
+from turnover_nb.choice.identification import attribute_rank
+from turnover_nb.choice.logit import fit_conditional_logit
+from turnover_nb.choice.majority import majority_utility, task_log_share
+from turnover_nb.choice.sets import ChoiceCounts, choice_counts
 from turnover_nb.data.features import design_matrix
+from turnover_nb.data.posts import PostEncoder
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
 from turnover_nb.core.tables import CHOICE_COLUMNS, Choices
@@ -242,7 +238,7 @@ def test_majority_predicts_the_training_majority(world):
     survey, split, _ = world
     c = survey.choices
     t = c.table
-    u = fit_preference('majority', c, None, split, survey).utility
+    u = make_model('majority').fit(build_graph(survey, split)).utility(c)
     rows = t[np.isin(t.employee, split.train) & t.chosen]
     top = rows.groupby('task').alternative.agg(lambda x: x.value_counts().idxmax())
     best = t.assign(u=u).sort_values('u').groupby('situation').last()
@@ -257,7 +253,8 @@ def test_majority_of_an_unseen_task_is_indifferent():
     choices, _ = sets(3, S=10)
     t = choices.table.copy()
     t.loc[t.situation == 9, 'task'] = 1
-    u = majority_utility(replace(choices, table=t, tasks=np.array(['1', '2'])), np.arange(10) < 9)
+    two = replace(choices, table=t, tasks=np.array(['1', '2']))
+    u = majority_utility(two, task_log_share(two, np.arange(10) < 9))
     assert (u[t.situation == 9] == 0).all() and (u[t.situation < 9] != 0).all()
 
 
@@ -269,11 +266,11 @@ def test_test_answers_are_never_seen(world, name):
     mine = np.isin(t.employee, split.test)
     t.loc[mine, 'chosen'] = ~t.chosen[mine]
     other = replace(survey, choices=replace(c, table=t))
-    a, b = (fit_preference(name, s.choices, None, split, s).utility for s in (survey, other))
+    a, b = (make_model(name).fit(g).predict(g).utility for g in (build_graph(s, split) for s in (survey, other)))
     assert np.array_equal(a, b)
 
 
-def test_post_matrix_is_fitted_on_posts_shown_in_training():
+def test_post_encoder_is_fitted_on_posts_shown_in_training():
     survey = make_synthetic(n_employees=60, seed=0).survey
     split = make_split(survey, seed=0)
     c = survey.choices
@@ -283,7 +280,8 @@ def test_post_matrix_is_fitted_on_posts_shown_in_training():
     left = t[~mine | (t.task < 4)].copy()
     left['situation'] = pd.factorize(left.situation)[0]
     part = replace(survey, choices=replace(c, table=left.astype(CHOICE_COLUMNS)))
-    X, names = post_matrix(part, replace(split, known=np.zeros(part.choices.n, bool)))
+    encoder = PostEncoder.fit(part, replace(split, known=np.zeros(part.choices.n, bool)))
+    X, names = encoder.transform(part.posts), encoder.names
     shown = np.unique(only.post)
     number = [i for i, n in enumerate(names) if '=' not in n]
     assert len(shown) < len(survey.posts) and X[shown][:, number].mean(0) == pytest.approx(

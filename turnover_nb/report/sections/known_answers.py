@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.pyplot import Line2D
-from ...choice.design import curve_of
+from ...tastes.known import curve_of
 from ...models.registry import REGISTRY
 from ..figures import GREY, PALETTE, canvas, key, remark
 from ..page import Page, Section
