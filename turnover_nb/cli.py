@@ -328,7 +328,8 @@ def fits():
 
 def what_if(a) -> int:
     from turnover_nb.runs.run import load_data
-    from turnover_nb.tastes.what_if import share_figure, what_if
+    from turnover_nb.report.offers_figure import share_figure
+    from turnover_nb.tastes.what_if import what_if
 
     with fits() as progress:
         survey = load_data(a.data, a.codebook, a.employees)[0]
