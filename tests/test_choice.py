@@ -62,8 +62,8 @@ def fit_model(name, survey, split, seed=0):
 
 
 def ragged(n=120, seed=0, K=3, spread=0.0, constant=0.0, tasks=(1, 6)):
-    """Everybody with another number of tasks, tasks with two to four alternatives, some unavailable, posts of one's own;
-    pay, remote, kind"""
+    """Everybody with another number of tasks, tasks with two to four alternatives, some unavailable, posts of one's
+    own; pay, remote, kind"""
     r = np.random.default_rng(seed)
     rows, post = [], 0
     taste = r.normal(size=n) * spread
@@ -749,7 +749,7 @@ def test_latent_classes_find_two_kinds_of_people():
 
 @pytest.mark.slow
 def test_mixed_logit_comes_near_the_best_that_anybody_could_do():
-    "2,000 people: cold within 1.5 % of the Bayes-optimal log-loss, warm within 3 %; benchmarks/choice.py has more seeds"
+    "2,000 people: cold within 1.5 % of the Bayes-optimal log-loss, warm within 3 %; see benchmarks/choice.py"
     w = make_synthetic(n_employees=2000, seed=0)
     s = w.survey
     split = make_split(s, seed=0)

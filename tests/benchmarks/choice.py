@@ -1,7 +1,7 @@
 """How good the choice baselines are where the truth is known, and on a survey. One part a call, for example
 
     python tests/benchmarks/choice.py truth --seeds 3
-    python tests/benchmarks/choice.py survey --data survey/ --codebook job_choice_survey --repeats 3 [--subset people.txt]
+    python tests/benchmarks/choice.py survey --data survey/ --codebook job_choice_survey [--subset people.txt]
     python tests/benchmarks/choice.py trade --replications 50
     python tests/benchmarks/choice.py speed
 
