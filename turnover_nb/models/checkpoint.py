@@ -12,13 +12,12 @@ import numpy as np
 import torch
 from torch import nn
 from ..core.saving import write_json
-from dataclasses import replace
-from ..graph.graph import Graph, build_graph
+from ..graph.graph import Graph
 from .base import Model, Settings
 from .trainer import Recipe, Trainer, usable_device
 
 # %% auto #0
-__all__ = ['signature', 'with_colleagues', 'knowing', 'read_checkpoint', 'refuse_graph', 'Trained']
+__all__ = ['signature', 'read_checkpoint', 'refuse_graph', 'Trained']
 
 # %% ../../nbs/07_models/06_checkpoint.ipynb #470c6bf3
 def signature(graph: Graph) -> dict:
@@ -39,17 +38,6 @@ def signature(graph: Graph) -> dict:
         'statistics of the training people': graph.encoder.to_dict(),
         'statistics of the posts': posts and posts.to_dict(),
     }
-
-# %% ../../nbs/07_models/06_checkpoint.ipynb #8084d645
-def with_colleagues(graph: Graph, max_group: int) -> Graph:
-    "The graph with direct edges between colleagues"
-    ties = [k for k, r in graph.survey.relations.items() if r.labels is not None]
-    return graph if graph.colleagues else build_graph(graph.survey, graph.split, colleagues=ties, max_group=max_group)
-
-
-def knowing(graph: Graph, known: np.ndarray) -> Graph:
-    "The graph with other known answers"
-    return graph.knowing(known)
 
 # %% ../../nbs/07_models/06_checkpoint.ipynb #b9cd2900
 def read_checkpoint(

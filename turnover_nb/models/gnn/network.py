@@ -60,8 +60,8 @@ class RelationEmbedding(nn.Module):
 
 # %% ../../../nbs/07_models/gnn/01_network.ipynb #f7689acf
 class RelationalConv(nn.Module):
-    """R-GCN (Schlichtkrull et al. 2018) over a heterogeneous graph: RGCNConv on all nodes together, an edge type a relation,
-    weights in a basis of at most 8"""
+    """R-GCN (Schlichtkrull et al. 2018) over a heterogeneous graph: RGCNConv on all nodes together,
+    an edge type a relation, weights in a basis of at most 8"""
 
     def __init__(self, hidden: int, edges: list[tuple]):
         super().__init__()

@@ -73,7 +73,7 @@ def phase_groups(
         node.append(e[1] + m)
         m += data[k].num_nodes
     for k in graph.managers:
-        e = data[graph._managed(k)].edge_index
+        e = data[graph.managed_by(k)].edge_index
         boss = torch.unique(e[1])
         person.append(torch.cat([e[0], boss]))
         node.append(torch.cat([e[1], boss]) + m)
@@ -432,8 +432,8 @@ def forward(self: TurnoverPart, inputs: Inputs) -> Tensor:
 # %% ../../../nbs/07_models/relational/02_turnover.ipynb #0aefa972
 @patch
 def losses(self: TurnoverPart, inputs: Inputs) -> dict[str, Tensor]:
-    """What training minimises the sum of: mean cross-entropy `target` of the training people, `stated` of their likelihood
-    where it is a second target, and `penalty`"""
+    """What training minimises the sum of: mean cross-entropy `target` of the training people, `stated` of their
+    likelihood where it is a second target, and `penalty`"""
     parts = self.parts(inputs)
     logit = sum(parts.values())
     at, w = inputs.labelled, inputs.weight
