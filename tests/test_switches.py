@@ -23,7 +23,7 @@ FAST = dict(epochs=12, stage2_epochs=12, draws=8)  # of the relational model
 
 @pytest.fixture(scope="module")
 def survey():
-    return make_synthetic(n_employees=60, seed=3).survey
+    return make_synthetic(n_employees=90, seed=3).survey
 
 
 @pytest.fixture(scope="module")

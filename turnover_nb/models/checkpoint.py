@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from ..core.saving import write_json
 from ..graph.graph import Graph
@@ -62,7 +63,7 @@ def refuse_graph(
         if made_for[k] != v:
             raise ValueError(f'the saved model belongs to another graph: the {k} differ')
 
-# %% ../../nbs/07_models/06_checkpoint.ipynb #5a1b4721
+# %% ../../nbs/07_models/06_checkpoint.ipynb #efbb038c
 class Trained(Model):
     "A model with a network that the trainer fits by stages"
 
@@ -139,37 +140,43 @@ class Trained(Model):
         "A dict per epoch, all stages"
         return self.records
 
-    def checkpoint(self, stage: str) -> dict:
-        "What <stage>_best.pt holds"
-        return dict(
-            format=2,
-            stage=stage,
-            model=self.states[stage],
-            config=self.settings.model_dump(),
-            seed=self.seed,
-            best_epoch=self.best_epochs[stage],
-            signature=self.signature,
-        )
+# %% ../../nbs/07_models/06_checkpoint.ipynb #a884ff12
+@patch
+def checkpoint(self: Trained, stage: str) -> dict:
+    "What <stage>_best.pt holds"
+    return dict(
+        format=2,
+        stage=stage,
+        model=self.states[stage],
+        config=self.settings.model_dump(),
+        seed=self.seed,
+        best_epoch=self.best_epochs[stage],
+        signature=self.signature,
+    )
 
-    def write(self, folder: Path):
-        "Write <stage>_best.pt and <stage>_history.json of each stage"
-        for stage in self.states:
-            torch.save(self.checkpoint(stage), folder / f'{stage}_best.pt')
-            write_json(folder / f'{stage}_history.json', [r for r in self.records if r['stage'] == stage])
 
-    def read(self, folder: Path):
-        "Read what `write` wrote; ValueError where it is damaged or of other settings"
-        self.network, self.states, self.records = None, {}, []
-        files = sorted(folder.glob('*_best.pt'))
-        if not files:
-            raise ValueError(f'{folder}: no checkpoint')
-        for file in files:
-            c = read_checkpoint(file)
-            if c['config'] != self.settings.model_dump():
-                raise ValueError(f'{file}: belongs to other settings')
-            stage = c['stage']
-            self.states[stage] = c['model']
-            self.best_epochs[stage] = c['best_epoch']
-            self.seed = c['seed']
-            self.signature = c['signature']
-            self.records += json.loads((folder / f'{stage}_history.json').read_text('utf-8'))
+@patch
+def write(self: Trained, folder: Path):
+    "Write <stage>_best.pt and <stage>_history.json of each stage"
+    for stage in self.states:
+        torch.save(self.checkpoint(stage), folder / f'{stage}_best.pt')
+        write_json(folder / f'{stage}_history.json', [r for r in self.records if r['stage'] == stage])
+
+
+@patch
+def read(self: Trained, folder: Path):
+    "Read what `write` wrote; ValueError where it is damaged or of other settings"
+    self.network, self.states, self.records = None, {}, []
+    files = sorted(folder.glob('*_best.pt'))
+    if not files:
+        raise ValueError(f'{folder}: no checkpoint')
+    for file in files:
+        c = read_checkpoint(file)
+        if c['config'] != self.settings.model_dump():
+            raise ValueError(f'{file}: belongs to other settings')
+        stage = c['stage']
+        self.states[stage] = c['model']
+        self.best_epochs[stage] = c['best_epoch']
+        self.seed = c['seed']
+        self.signature = c['signature']
+        self.records += json.loads((folder / f'{stage}_history.json').read_text('utf-8'))

@@ -212,7 +212,11 @@ def group_mean(
     return total / count.clamp(min=1)[:, None]
 
 # %% ../../../nbs/07_models/gnn/01_network.ipynb #92c87ea8
-def mlp(n_in: int, hidden: int, dropout: float) -> nn.Module:
+def mlp(
+    n_in: int,  # width of the input
+    hidden: int,
+    dropout: float,
+) -> nn.Module:
     "Two-layer perceptron with one output"
     return nn.Sequential(nn.Linear(n_in, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, 1))
 
