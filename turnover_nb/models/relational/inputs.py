@@ -12,7 +12,8 @@ from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from torch import Tensor
 from ...data.features import design_matrix, model_relations
-from ...choice.logit import MAX_CONSTANTS, post_matrix
+from ...choice.sets import has_constants
+from ...data.posts import PostEncoder
 from ...choice.panel import rows_of
 from ...core.threads import one_thread
 from ...quality.genuine import SURE
@@ -204,7 +205,8 @@ def popularity(
 
 def attributes_of_posts(graph: Graph) -> tuple[np.ndarray, list[str]]:  # float32 [P, D], and names
     "Encoded attributes of all posts; posts of interactions have their popularity among training people too"
-    posts, names = post_matrix(graph.survey, graph.split)
+    encoder = PostEncoder.fit(graph.survey, graph.split)
+    posts, names = encoder.transform(graph.survey.posts), encoder.names
     if graph.survey.choices.form == 'candidates':
         posts, names = np.column_stack([posts, popularity(graph)]), [*names, 'popularity']
     return posts, names
@@ -223,7 +225,7 @@ def preference_rows(
         c = graph.survey.choices
         t = c.table
         posts, names = attributes_of_posts(graph)
-        constants = c.form != 'candidates' and len(c.alternatives) <= MAX_CONSTANTS
+        constants = has_constants(c)
         Z = rows_of(c, constants, posts)
         names = names + [f'constant {a}' for a in c.alternatives] * constants
         if shared:
