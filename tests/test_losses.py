@@ -138,7 +138,7 @@ def test_uncertainty_weights_settle_at_half_the_inverse_loss():
 
 
 def test_smoothing_needs_no_pairs():
-    "A unit of 200,000 has 2·10^10 pairs; the identity with the variance holds: mean over pairs of ‖z_i − z_j‖² = 2·variance"
+    "A unit of 200,000 has 2·10^10 pairs; the mean over pairs of ‖z_i − z_j‖² is twice the variance"
     z = torch.randn(200_000, 2, generator=gen())
     unit, who = torch.zeros(200_000, dtype=torch.long), torch.arange(200_000)
     assert math.isclose(colleague_smoothing(z, unit, who, 1).item(), 2 * z.var(0).sum().item(), rel_tol=1e-4)

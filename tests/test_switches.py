@@ -23,7 +23,7 @@ FAST = dict(epochs=12, stage2_epochs=12, draws=8)  # of the relational model
 
 @pytest.fixture(scope="module")
 def survey():
-    return make_synthetic(n_employees=60, seed=3).survey
+    return make_synthetic(n_employees=90, seed=3).survey
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +228,9 @@ def test_every_preset_runs_and_passes_the_audit(graphs, preset):
 def test_hard_negatives_act_from_the_first_epoch_of_stage_2(trained):
     "Its cache first filled at epoch 5, after the epoch that was kept"
     first = next(r for r in network(trained, "v6_twostage").history if r["stage"] == "stage2")
-    assert first["sampler_refreshed"] == 0 and first["sampler_fill_rate"] > 0 and 0.5 < first["sampler_share_hard"] < 0.9
+    assert (
+        first["sampler_refreshed"] == 0 and first["sampler_fill_rate"] > 0 and 0.5 < first["sampler_share_hard"] < 0.9
+    )
 
 
 def test_the_margin_moves_with_the_validation_accuracy(trained):

@@ -250,7 +250,8 @@ def fits() -> Iterator[Callable[[int, int], None]]:
 def what_if(a: Namespace) -> int:
     "Predict the shares of posts that do not exist yet"
     from turnover_nb.runs.shared import load_data
-    from turnover_nb.tastes.what_if import share_figure, what_if
+    from turnover_nb.report.offers_figure import share_figure
+    from turnover_nb.tastes.what_if import what_if
 
     with fits() as progress:
         result = what_if(

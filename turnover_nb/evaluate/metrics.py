@@ -19,9 +19,16 @@ from turnover_nb.evaluate.turnover import (
 )
 
 # %% auto #0
-__all__ = ['TURNOVER', 'PREFERENCE', 'METRICS', 'Metric', 'calibration_error', 'weighted_mean', 'metric_names', 'find_metric']
+__all__ = ['TurnoverFunction', 'PreferenceFunction', 'TURNOVER', 'PREFERENCE', 'METRICS', 'Metric', 'calibration_error',
+           'weighted_mean', 'metric_names', 'find_metric']
 
-# %% ../../nbs/03_evaluate/04_metrics.ipynb #67ba505a
+# %% ../../nbs/03_evaluate/04_metrics.ipynb #06d2c9ae
+# turnover: scores and weights of the people [B, n] -> metric [B], NaN where it does not exist
+TurnoverFunction = Callable[[TurnoverScores, np.ndarray], np.ndarray]
+# preference: ranks of the chosen alternatives -> metric of each situation [S]
+PreferenceFunction = Callable[[Ranks], np.ndarray]
+
+
 @dataclass(frozen=True)
 class Metric:
     "A row of the table"
@@ -29,8 +36,7 @@ class Metric:
     name: str
     task: str  # 'turnover' or 'preference'
     label: tuple[str, str]  # in tables and figures, English and Chinese
-    # turnover: (TurnoverScores, weights [B, n]) -> [B], NaN where it does not exist; preference: Ranks -> [S]
-    function: Callable
+    function: TurnoverFunction | PreferenceFunction
     better: str = 'higher'  # 'higher' or 'lower'
     decimals: int = 3  # in tables
     alternatives: int = 2  # preference: some situation must have so many

@@ -10,15 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn
 from ..core.saving import write_json
-from dataclasses import replace
-from ..graph.graph import Graph, build_graph
+from ..graph.graph import Graph
 from .base import Model, Settings
 from .trainer import Recipe, Trainer, usable_device
 
 # %% auto #0
-__all__ = ['signature', 'with_colleagues', 'knowing', 'read_checkpoint', 'refuse_graph', 'Trained']
+__all__ = ['signature', 'read_checkpoint', 'refuse_graph', 'Trained']
 
 # %% ../../nbs/07_models/06_checkpoint.ipynb #470c6bf3
 def signature(graph: Graph) -> dict:
@@ -39,17 +39,6 @@ def signature(graph: Graph) -> dict:
         'statistics of the training people': graph.encoder.to_dict(),
         'statistics of the posts': posts and posts.to_dict(),
     }
-
-# %% ../../nbs/07_models/06_checkpoint.ipynb #8084d645
-def with_colleagues(graph: Graph, max_group: int) -> Graph:
-    "The graph with direct edges between colleagues"
-    ties = [k for k, r in graph.survey.relations.items() if r.labels is not None]
-    return graph if graph.colleagues else build_graph(graph.survey, graph.split, colleagues=ties, max_group=max_group)
-
-
-def knowing(graph: Graph, known: np.ndarray) -> Graph:
-    "The graph with other known answers"
-    return graph.knowing(known)
 
 # %% ../../nbs/07_models/06_checkpoint.ipynb #b9cd2900
 def read_checkpoint(
@@ -74,7 +63,7 @@ def refuse_graph(
         if made_for[k] != v:
             raise ValueError(f'the saved model belongs to another graph: the {k} differ')
 
-# %% ../../nbs/07_models/06_checkpoint.ipynb #5a1b4721
+# %% ../../nbs/07_models/06_checkpoint.ipynb #efbb038c
 class Trained(Model):
     "A model with a network that the trainer fits by stages"
 
@@ -151,37 +140,43 @@ class Trained(Model):
         "A dict per epoch, all stages"
         return self.records
 
-    def checkpoint(self, stage: str) -> dict:
-        "What <stage>_best.pt holds"
-        return dict(
-            format=2,
-            stage=stage,
-            model=self.states[stage],
-            config=self.settings.model_dump(),
-            seed=self.seed,
-            best_epoch=self.best_epochs[stage],
-            signature=self.signature,
-        )
+# %% ../../nbs/07_models/06_checkpoint.ipynb #a884ff12
+@patch
+def checkpoint(self: Trained, stage: str) -> dict:
+    "What <stage>_best.pt holds"
+    return dict(
+        format=2,
+        stage=stage,
+        model=self.states[stage],
+        config=self.settings.model_dump(),
+        seed=self.seed,
+        best_epoch=self.best_epochs[stage],
+        signature=self.signature,
+    )
 
-    def write(self, folder: Path):
-        "Write <stage>_best.pt and <stage>_history.json of each stage"
-        for stage in self.states:
-            torch.save(self.checkpoint(stage), folder / f'{stage}_best.pt')
-            write_json(folder / f'{stage}_history.json', [r for r in self.records if r['stage'] == stage])
 
-    def read(self, folder: Path):
-        "Read what `write` wrote; ValueError where it is damaged or of other settings"
-        self.network, self.states, self.records = None, {}, []
-        files = sorted(folder.glob('*_best.pt'))
-        if not files:
-            raise ValueError(f'{folder}: no checkpoint')
-        for file in files:
-            c = read_checkpoint(file)
-            if c['config'] != self.settings.model_dump():
-                raise ValueError(f'{file}: belongs to other settings')
-            stage = c['stage']
-            self.states[stage] = c['model']
-            self.best_epochs[stage] = c['best_epoch']
-            self.seed = c['seed']
-            self.signature = c['signature']
-            self.records += json.loads((folder / f'{stage}_history.json').read_text('utf-8'))
+@patch
+def write(self: Trained, folder: Path):
+    "Write <stage>_best.pt and <stage>_history.json of each stage"
+    for stage in self.states:
+        torch.save(self.checkpoint(stage), folder / f'{stage}_best.pt')
+        write_json(folder / f'{stage}_history.json', [r for r in self.records if r['stage'] == stage])
+
+
+@patch
+def read(self: Trained, folder: Path):
+    "Read what `write` wrote; ValueError where it is damaged or of other settings"
+    self.network, self.states, self.records = None, {}, []
+    files = sorted(folder.glob('*_best.pt'))
+    if not files:
+        raise ValueError(f'{folder}: no checkpoint')
+    for file in files:
+        c = read_checkpoint(file)
+        if c['config'] != self.settings.model_dump():
+            raise ValueError(f'{file}: belongs to other settings')
+        stage = c['stage']
+        self.states[stage] = c['model']
+        self.best_epochs[stage] = c['best_epoch']
+        self.seed = c['seed']
+        self.signature = c['signature']
+        self.records += json.loads((folder / f'{stage}_history.json').read_text('utf-8'))

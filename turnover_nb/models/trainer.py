@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 import numpy as np
 import torch
+from fastcore.basics import patch
 from torch import nn, Tensor
 from .base import Settings
 
@@ -161,7 +162,7 @@ def gradient_cosine(
     size = (x.norm() * y.norm()).item()
     return (x @ y).item() / size if size > 0 else None
 
-# %% ../../nbs/07_models/05_trainer.ipynb #2f2a379b
+# %% ../../nbs/07_models/05_trainer.ipynb #853079e1
 class Trainer:
     "Runs the stages of a recipe, one after another, each from the best epoch of the one before"
 
@@ -201,127 +202,141 @@ class Trainer:
         self.best: dict | None = None
         self.records.setdefault(self.stage.name, [])
 
-    def step(self) -> dict[str, float]:
-        """One step; returns the training losses. FloatingPointError names stage and epoch when the loss is not finite,
-        ValueError when there is nothing to train on"""
-        stage, recipe = self.stage, self.recipe
-        try:
-            loss, parts = recipe.losses(stage, self.epoch)
-        except ValueError as e:
-            raise ValueError(f'{stage.name}, epoch {self.epoch}: {e}') from None
-        values = {f'train_{task}_loss': part.item() for task, part in parts.items()}
-        if not torch.isfinite(loss):
-            where = f'{stage.name}, epoch {self.epoch}, batch 0 (full batch)'
-            raise FloatingPointError(f'{where}: the training loss is {loss.item()}, parts {values}')
-        if len(parts) == 2 and self.epoch % recipe.cosine_every == 0:
-            values['gradient_cosine'] = gradient_cosine(*parts.values(), recipe.shared())
-        recipe.optimiser.zero_grad()
-        loss.backward()
-        recipe.before_step()
-        recipe.optimiser.step()
-        recipe.after_step(stage, (self.epoch + 1) / stage.epochs)
-        return values
+# %% ../../nbs/07_models/05_trainer.ipynb #710c79b0
+@patch
+def step(self: Trainer) -> dict[str, float]:
+    """One step; returns the training losses. FloatingPointError names stage and epoch when the loss is not finite,
+    ValueError when there is nothing to train on"""
+    stage, recipe = self.stage, self.recipe
+    try:
+        loss, parts = recipe.losses(stage, self.epoch)
+    except ValueError as e:
+        raise ValueError(f'{stage.name}, epoch {self.epoch}: {e}') from None
+    values = {f'train_{task}_loss': part.item() for task, part in parts.items()}
+    if not torch.isfinite(loss):
+        where = f'{stage.name}, epoch {self.epoch}, batch 0 (full batch)'
+        raise FloatingPointError(f'{where}: the training loss is {loss.item()}, parts {values}')
+    if len(parts) == 2 and self.epoch % recipe.cosine_every == 0:
+        values['gradient_cosine'] = gradient_cosine(*parts.values(), recipe.shared())
+    recipe.optimiser.zero_grad()
+    loss.backward()
+    recipe.before_step()
+    recipe.optimiser.step()
+    recipe.after_step(stage, (self.epoch + 1) / stage.epochs)
+    return values
 
-    def run_epoch(self) -> dict:
-        "Train, validate where it is due, keep the best; returns the epoch's record"
-        stage, recipe = self.stage, self.recipe
-        left = stage.epochs - 1 - self.epoch
-        record = dict(stage=stage.name, epoch=self.epoch, lr=recipe.optimiser.param_groups[0]['lr'])
-        record |= self.step()
-        valid = recipe.validate(stage) if stage.ending.due(left) else {}
-        score = stage.ending.score(valid, stage.weights, stage.name)
-        record |= {f'valid_{k}': v for k, v in valid.items()} | recipe.record(stage)
-        if score is not None:
-            record['selected'] = score
-        recipe.after_epoch(stage, valid, score)
-        self.keep(score, left)
-        self.records[stage.name].append(record)
-        self.epoch += 1
-        return record
+# %% ../../nbs/07_models/05_trainer.ipynb #712d209b
+@patch
+def run_epoch(self: Trainer) -> dict:
+    "Train, validate where it is due, keep the best; returns the epoch's record"
+    stage, recipe = self.stage, self.recipe
+    left = stage.epochs - 1 - self.epoch
+    record = dict(stage=stage.name, epoch=self.epoch, lr=recipe.optimiser.param_groups[0]['lr'])
+    record |= self.step()
+    valid = recipe.validate(stage) if stage.ending.due(left) else {}
+    score = stage.ending.score(valid, stage.weights, stage.name)
+    record |= {f'valid_{k}': v for k, v in valid.items()} | recipe.record(stage)
+    if score is not None:
+        record['selected'] = score
+    recipe.after_epoch(stage, valid, score)
+    self.keep(score, left)
+    self.records[stage.name].append(record)
+    self.epoch += 1
+    return record
 
-    def keep(self, score: float | None, left: int):
-        "Remember the weights of this epoch if it is the best so far"
-        if not self.stage.ending.better(score, self.best_score, left):
-            self.wait += 1
-            return
-        self.best_score = score
-        self.best_epoch = self.epoch
-        self.wait = 0
-        self.best = copy.deepcopy(self.recipe.network.state_dict())
 
-    def finish_stage(self):
-        "When the stage is over, go back to its best epoch and begin the next"
-        stage = self.stage
-        if self.epoch < stage.epochs and not stage.ending.over(self.wait):
-            return
-        if self.best is None:
-            raise ValueError(f'{stage.name}: no epoch had a finite validation quantity')
-        network = self.recipe.network
-        network.load_state_dict(self.best)
-        self.best_epochs[stage.name] = self.best_epoch
-        self.states[stage.name] = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
-        self.number += 1
-        if not self.over:
-            self.begin()
+@patch
+def keep(self: Trainer, score: float | None, left: int):
+    "Remember the weights of this epoch if it is the best so far"
+    if not self.stage.ending.better(score, self.best_score, left):
+        self.wait += 1
+        return
+    self.best_score = score
+    self.best_epoch = self.epoch
+    self.wait = 0
+    self.best = copy.deepcopy(self.recipe.network.state_dict())
 
-    def run(
-        self,
-        progress: Callable | None = None,  # called with each epoch's record, e.g. `progress_bar`
-        resume: str | Path | None = None,  # file of the state: a killed run goes on from it to the same result
-    ) -> Trainer:  # itself
-        "Run all epochs of all stages; the state is written after each epoch that is validated"
-        if resume and Path(resume).exists():
-            self.load(resume)
-        while not self.over:
-            due = self.stage.ending.due(self.stage.epochs - 1 - self.epoch)
-            record = self.run_epoch()
-            self.finish_stage()
-            if resume and due:
-                self.save(resume)
-            if progress:
-                progress(record)
-        return self
+# %% ../../nbs/07_models/05_trainer.ipynb #71123b53
+@patch
+def finish_stage(self: Trainer):
+    "When the stage is over, go back to its best epoch and begin the next"
+    stage = self.stage
+    if self.epoch < stage.epochs and not stage.ending.over(self.wait):
+        return
+    if self.best is None:
+        raise ValueError(f'{stage.name}: no epoch had a finite validation quantity')
+    network = self.recipe.network
+    network.load_state_dict(self.best)
+    self.best_epochs[stage.name] = self.best_epoch
+    self.states[stage.name] = {k: v.detach().cpu().clone() for k, v in network.state_dict().items()}
+    self.number += 1
+    if not self.over:
+        self.begin()
 
-    def save(self, path: str | Path):
-        "Write the state after an epoch beside its place, then rename it: a kill at any moment leaves a whole file"
-        recipe = self.recipe
-        counters = dict(epoch=self.epoch, wait=self.wait, best_epoch=self.best_epoch, best=self.best)
-        state = dict(
-            format=2,
-            settings=recipe.settings.model_dump(mode='json'),
-            seed=recipe.seed,
-            number=self.number,
-            records=json.dumps(self.records),
-            best_epochs=self.best_epochs,
-            states=self.states,
-            network=recipe.network.state_dict(),
-            recipe=recipe.state_dict(),
-            best_score=None if self.best_score is None else float(self.best_score),
-            **counters,
-        )
-        part = Path(path).with_suffix('.part')
-        torch.save(state, part)
-        os.replace(part, path)
 
-    def load(self, path: str | Path):
-        "Restore a state; ValueError when it belongs to other settings or another seed, or is damaged"
-        try:
-            state = torch.load(path, weights_only=True, map_location='cpu')
-        except Exception as e:
-            raise ValueError(f'{path}: not a readable state ({type(e).__name__})') from None
-        if not isinstance(state, dict) or state.get('format') != 2:
-            raise ValueError(f'{path}: not a state of this version')
-        recipe = self.recipe
-        if state['settings'] != recipe.settings.model_dump(mode='json') or state['seed'] != recipe.seed:
-            raise ValueError(f'{path}: belongs to other settings or another seed')
-        self.records = json.loads(state['records'])
-        self.number = min(state['number'], len(self.stages) - 1)
-        self.begin()  # the last stage's optimiser, where all stages are over
-        self.number = state['number']
-        for k in ('best_epochs', 'states', 'epoch', 'wait', 'best_score', 'best_epoch', 'best'):
-            setattr(self, k, state[k])
-        recipe.network.load_state_dict(state['network'])
-        recipe.load_state_dict(state['recipe'])
+@patch
+def run(
+    self: Trainer,
+    progress: Callable | None = None,  # called with each epoch's record, e.g. `progress_bar`
+    resume: str | Path | None = None,  # file of the state: a killed run goes on from it to the same result
+) -> Trainer:  # itself
+    "Run all epochs of all stages; the state is written after each epoch that is validated"
+    if resume and Path(resume).exists():
+        self.load(resume)
+    while not self.over:
+        due = self.stage.ending.due(self.stage.epochs - 1 - self.epoch)
+        record = self.run_epoch()
+        self.finish_stage()
+        if resume and due:
+            self.save(resume)
+        if progress:
+            progress(record)
+    return self
+
+# %% ../../nbs/07_models/05_trainer.ipynb #10ba9873
+@patch
+def save(self: Trainer, path: str | Path):
+    "Write the state after an epoch beside its place, then rename it: a kill at any moment leaves a whole file"
+    recipe = self.recipe
+    counters = dict(epoch=self.epoch, wait=self.wait, best_epoch=self.best_epoch, best=self.best)
+    state = dict(
+        format=2,
+        settings=recipe.settings.model_dump(mode='json'),
+        seed=recipe.seed,
+        number=self.number,
+        records=json.dumps(self.records),
+        best_epochs=self.best_epochs,
+        states=self.states,
+        network=recipe.network.state_dict(),
+        recipe=recipe.state_dict(),
+        best_score=None if self.best_score is None else float(self.best_score),
+        **counters,
+    )
+    part = Path(path).with_suffix('.part')
+    torch.save(state, part)
+    os.replace(part, path)
+
+
+@patch
+def load(self: Trainer, path: str | Path):
+    "Restore a state; ValueError when it belongs to other settings or another seed, or is damaged"
+    try:
+        state = torch.load(path, weights_only=True, map_location='cpu')
+    except Exception as e:
+        raise ValueError(f'{path}: not a readable state ({type(e).__name__})') from None
+    if not isinstance(state, dict) or state.get('format') != 2:
+        raise ValueError(f'{path}: not a state of this version')
+    recipe = self.recipe
+    if state['settings'] != recipe.settings.model_dump(mode='json') or state['seed'] != recipe.seed:
+        raise ValueError(f'{path}: belongs to other settings or another seed')
+    self.records = json.loads(state['records'])
+    self.number = min(state['number'], len(self.stages) - 1)
+    self.begin()  # the last stage's optimiser, where all stages are over
+    self.number = state['number']
+    for k in ('best_epochs', 'states', 'epoch', 'wait', 'best_score', 'best_epoch', 'best'):
+        setattr(self, k, state[k])
+    recipe.network.load_state_dict(state['network'])
+    recipe.load_state_dict(state['recipe'])
 
 # %% ../../nbs/07_models/05_trainer.ipynb #bb8a2592
 def usable_device(

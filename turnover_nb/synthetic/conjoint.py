@@ -48,7 +48,7 @@ def answered(
     table = pd.DataFrame(table).astype(CHOICE_COLUMNS)
     return Choices(table, np.arange(tasks).astype(str), np.array(['A', 'B', 'stay']), 'long')
 
-# %% ../../nbs/02_synthetic/03_conjoint.ipynb #797e70c1
+# %% ../../nbs/02_synthetic/03_conjoint.ipynb #07bf6afa
 def random_people(
     far: np.ndarray,  # who has a long commute, bool [n]
     rng: np.random.Generator,
@@ -75,7 +75,8 @@ def conjoint_world(
     """A survey, and the planted tastes of everybody, [n, 4]: pay (per percent), hybrid and full (against none), state
     (against private).
 
-    Utilities are linear in the attributes with a Gumbel error, so that choices follow a mixed logit; declining is worth 0."""
+    Utilities are linear in the attributes with a Gumbel error, so that choices follow a mixed logit; declining is
+    worth 0."""
     rng = np.random.default_rng([seed, 15])
     P = n * tasks * 2
     far = rng.random(n) < 0.5

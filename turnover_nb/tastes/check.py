@@ -103,7 +103,7 @@ def mean_by_person(
     low, high = np.quantile((W @ total) / (W @ count), [0.025, 0.975])
     return dict(difference=d.mean(), low=low, high=high)
 
-# %% ../../nbs/08_tastes/03_check.ipynb #e5636754
+# %% ../../nbs/08_tastes/03_check.ipynb #f6385b23
 def majority_losses(
     choices: Choices,
     inside: np.ndarray,  # people to learn from, employee numbers
@@ -127,8 +127,8 @@ def out_of_fold(
     seed: int,
     grid: list[dict],  # settings to choose from
 ) -> tuple[pd.DataFrame, dict]:
-    """Check table (rows: features, answers; columns: log_loss, against the majority choice, difference with low and high,
-    people, choices), and the settings with the lowest log-loss"""
+    """Check table (rows: features, answers; columns: log_loss, against the majority choice, difference with low and
+    high, people, choices), and the settings with the lowest log-loss"""
     rng = np.random.default_rng([seed, 15])
     fold = rng.permutation(np.arange(panel.n) % folds)
     order, person = panel_order(choices, who), panel.person.numpy()
@@ -148,9 +148,8 @@ def out_of_fold(
     rows = {}
     for i, k in enumerate(('features', 'answers')):
         found = mean_by_person(loss[best, i] - major, person, rng)
-        rows[k] = dict(
-            log_loss=loss[best, i].mean(), against=major.mean(), **found, people=panel.n, choices=len(person)
-        )
+        found |= dict(people=panel.n, choices=len(person))
+        rows[k] = dict(log_loss=loss[best, i].mean(), against=major.mean()) | found
     return pd.DataFrame(rows).T, grid[best]
 
 # %% ../../nbs/08_tastes/03_check.ipynb #381a9a54

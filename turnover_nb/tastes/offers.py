@@ -214,14 +214,14 @@ def group_members(
     near, there = did_you_mean(column, names), listed(names, 12, quote=False)
     raise ValueError(f'group: no column or relation {column!r}{near}; there are {there}')
 
-# %% ../../nbs/08_tastes/00_offers.ipynb #6976ea95
+# %% ../../nbs/08_tastes/00_offers.ipynb #6e725b3c
 def group_masks(
     survey: Survey,
     column: str | None,  # None or '': everybody alone
     people: np.ndarray,  # employee numbers [n]
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Groups that are shown (name -> who of `people` is in it, bool [n], largest first; '' is everybody), and the names of
-    those that are not"""
+    """Groups that are shown (name -> who of `people` is in it, bool [n], largest first; '' is everybody), and the names
+    of those that are not"""
     out = {'': np.ones(len(people), bool)}
     if not column:
         return out, []

@@ -12,7 +12,7 @@ from torch import nn
 from ...data.post_sets import PostSets
 from ...graph.graph import Graph
 from ..base import Prediction
-from ..checkpoint import Trained, knowing, with_colleagues
+from ..checkpoint import Trained
 from .losses import PREFERENCE_LOSSES
 from .network import TurnoverGNN, UtilityHead, make_network
 from .recipe import NetworkRecipe, model_inputs
@@ -126,14 +126,15 @@ class GraphNetwork(Trained):
 
     def reads(self, graph: Graph) -> Graph:
         "The graph, with direct edges between colleagues where the settings want them"
-        return with_colleagues(graph, self.settings.max_group) if self.settings.colleagues else graph
+        s = self.settings
+        return graph.with_colleagues(s.max_group) if s.colleagues and not graph.colleagues else graph
 
     def predict(self, graph: Graph, phase: str = 'test', known: np.ndarray | None = None) -> Prediction:
         "Probability of leaving, and utility of each row of the situations that are to be predicted"
         graph = self.reads(graph)
         network = self.network_for(graph)
         if known is not None:
-            graph = knowing(graph, known)
+            graph = graph.knowing(known)
         return network_scores(network, graph, phase, self.settings.answers)
 
     def uses_answers(self, graph: Graph) -> bool:

@@ -60,8 +60,8 @@ class RelationEmbedding(nn.Module):
 
 # %% ../../../nbs/07_models/gnn/01_network.ipynb #f7689acf
 class RelationalConv(nn.Module):
-    """R-GCN (Schlichtkrull et al. 2018) over a heterogeneous graph: RGCNConv on all nodes together, an edge type a relation,
-    weights in a basis of at most 8"""
+    """R-GCN (Schlichtkrull et al. 2018) over a heterogeneous graph: RGCNConv on all nodes together,
+    an edge type a relation, weights in a basis of at most 8"""
 
     def __init__(self, hidden: int, edges: list[tuple]):
         super().__init__()
@@ -212,7 +212,11 @@ def group_mean(
     return total / count.clamp(min=1)[:, None]
 
 # %% ../../../nbs/07_models/gnn/01_network.ipynb #92c87ea8
-def mlp(n_in: int, hidden: int, dropout: float) -> nn.Module:
+def mlp(
+    n_in: int,  # width of the input
+    hidden: int,
+    dropout: float,
+) -> nn.Module:
     "Two-layer perceptron with one output"
     return nn.Sequential(nn.Linear(n_in, hidden), nn.GELU(), Dropout(dropout), nn.Linear(hidden, 1))
 

@@ -232,7 +232,7 @@ def negatives(self: NetworkRecipe, sup: Supervision) -> tuple[Tensor, Tensor, Te
         )
     return out
 
-# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #5833eeb0
+# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #f255b8d8
 @patch
 def preference(self: NetworkRecipe, z: dict[str, Tensor], data: HeteroData, sup: Supervision) -> Tensor:
     "Loss of the supervised choices, scalar"
@@ -246,7 +246,7 @@ def preference(self: NetworkRecipe, z: dict[str, Tensor], data: HeteroData, sup:
         seen = replace(seen, negative=negative, at=at, hard=hard, **margin)
     return self.preference_loss.function(seen)
 
-
+# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #71561299
 @patch
 def view(self: NetworkRecipe, data: HeteroData) -> Tensor:
     "Embeddings of the employees in a disturbed copy of the graph, [employees, hidden]"
@@ -273,7 +273,7 @@ def regularisers(self: NetworkRecipe, z: dict[str, Tensor], data: HeteroData) ->
         out.append(s.contrast * nt_xent(a[some], b[some], s.temperature))
     return out
 
-
+# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #79825597
 @patch
 def step(
     self: NetworkRecipe, data: HeteroData, sup: Supervision, epoch: int, weights: Weights

@@ -21,8 +21,8 @@ def fixed_weights(
     alpha: float,  # weight of the turnover loss, >= 0
     beta: float,  # weight of the preference loss, >= 0
 ) -> Callable:  # losses {'turnover': scalar, 'preference': scalar} → α·turnover + β·preference
-    """The weighted sum of the tasks at hand. ValueError if no weight is positive, or, when called, if no task with a weight
-    is at hand"""
+    """The weighted sum of the tasks at hand. ValueError if no weight is positive, or, when called,
+    if no task with a weight is at hand"""
     w = dict(zip(TASKS, (alpha, beta)))
     if min(w.values()) < 0 or max(w.values()) <= 0:
         raise ValueError(f'alpha={alpha}, beta={beta}: expected both >= 0 and one > 0')
@@ -37,7 +37,7 @@ def fixed_weights(
 
 # %% ../../../nbs/07_models/gnn/03_regularisers.ipynb #0c56f23a
 class UncertaintyWeighting(nn.Module):
-    "Σ_k exp(−s_k)·L_k + s_k/2 over the tasks at hand, with a learned s_k per task (Kendall, Gal & Cipolla 2018, eq. 10)"
+    "Σ_k exp(−s_k)·L_k + s_k/2 over the tasks at hand, s_k learned (Kendall, Gal & Cipolla 2018, eq. 10)"
 
     def __init__(self, tasks: tuple = TASKS):
         super().__init__()

@@ -218,8 +218,8 @@ def preference_rows(
 ) -> tuple[
     np.ndarray, list[str], np.ndarray
 ]:  # float32 [R, K], names of the columns, and attributes of all posts [P, D]
-    """Attributes of every row of `choices.table`, first those of its post. Alternatives have constants where they are few and
-    mean the same in each task; ValueError for interactions without explicit alternatives"""
+    """Attributes of every row of `choices.table`, first those of its post. Alternatives have constants
+    where they are few and mean the same in each task. ValueError for interactions without explicit alternatives"""
 
     def make():
         c = graph.survey.choices

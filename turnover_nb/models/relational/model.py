@@ -12,7 +12,7 @@ from torch import nn
 from ...core.threads import one_thread
 from ...graph.graph import Graph
 from ..base import Prediction
-from ..checkpoint import Trained, knowing, with_colleagues
+from ..checkpoint import Trained
 from .inputs import preference_rows
 from .network import RelationalNetwork, learned, network_scores
 from .preference import people_for
@@ -55,7 +55,8 @@ class Relational(Trained):
 
     def reads(self, graph: Graph) -> Graph:
         "The graph, with direct edges between colleagues where the settings want them for the branch"
-        return with_colleagues(graph, self.settings.max_group) if self.settings.colleagues else graph
+        s = self.settings
+        return graph.with_colleagues(s.max_group) if s.colleagues and not graph.colleagues else graph
 
     def inputs(self, graph: Graph) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "What the preference part reads beside the graph: name -> (values, employee number of each row)"
@@ -75,7 +76,7 @@ class Relational(Trained):
         graph = self.reads(graph)
         network = self.network_for(graph)
         if known is not None:
-            graph = knowing(graph, known)
+            graph = graph.knowing(known)
         return network_scores(network, graph, phase)
 
     def uses_answers(self, graph: Graph) -> bool:

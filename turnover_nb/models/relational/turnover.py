@@ -432,8 +432,8 @@ def forward(self: TurnoverPart, inputs: Inputs) -> Tensor:
 # %% ../../../nbs/07_models/relational/02_turnover.ipynb #0aefa972
 @patch
 def losses(self: TurnoverPart, inputs: Inputs) -> dict[str, Tensor]:
-    """What training minimises the sum of: mean cross-entropy `target` of the training people, `stated` of their likelihood
-    where it is a second target, and `penalty`"""
+    """What training minimises the sum of: mean cross-entropy `target` of the training people, `stated` of their
+    likelihood where it is a second target, and `penalty`"""
     parts = self.parts(inputs)
     logit = sum(parts.values())
     at, w = inputs.labelled, inputs.weight
