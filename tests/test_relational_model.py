@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, log_loss
 
 from test_choice import accept_or_decline, interactions, ragged
-from turnover_nb.choice.simulated import PanelConfig, fit_panel
-from turnover_nb.choice.panel_logit import PanelFit
-from turnover_nb.choice.panel import make_panel
 from turnover_nb.choice.mixed import normal_draws
+from turnover_nb.choice.panel import make_panel
+from turnover_nb.choice.panel_logit import PanelFit
+from turnover_nb.choice.simulated import PanelConfig, fit_panel
 from turnover_nb.data.candidates import candidate_sets
 from turnover_nb.data.features import design_matrix
 from turnover_nb.data.split import make_split
