@@ -19,7 +19,7 @@ from .turnover import TurnoverScores
 __all__ = ['BETTER', 'WORSE', 'SAME', 'UNKNOWN', 'SplitTest', 'nadeau_bengio', 'power', 'detectable', 'Posterior',
            'correlated_bayes', 'holm', 'PeopleMetric', 'turnover_metric', 'preference_metric', 'people_metric',
            'PersonDraws', 'person_draws', 'refuse_other_people', 'bootstrap_difference', 'verdict',
-           'compare_differences', 'verdict_of', 'note_of', 'compare_frames', 'verdict_text']
+           'compare_differences', 'verdict_of', 'note_of', 'judged', 'compare_frames', 'verdict_text']
 
 # %% ../../nbs/03_evaluate/05_compare.ipynb #bc9f4834
 class SplitTest(TypedDict):
@@ -314,7 +314,22 @@ def note_of(
         return 'the interval by person holds 0'
     return 'not after correction for the number of comparisons' if row['p'] < alpha <= row['p_holm'] else ''
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #f22e15af
+# %% ../../nbs/03_evaluate/05_compare.ipynb #f97631ec
+def judged(
+    rows: list[dict],  # comparisons of one metric as of `compare_differences`, with `variant` and `splits`
+    differences: dict[str, np.ndarray],  # variant -> its differences, one per split
+    sign: int,  # 1 where more is better, −1 where less is
+    rope: float,  # half-width of the region of practical equivalence
+    alpha: float = 0.05,  # over all rows, by Holm
+) -> list[dict]:
+    "The rows of a table with p-values corrected for their number, and each comparison in a word"
+    for r, p in zip(rows, holm([r['p'] for r in rows])):
+        r |= dict(p_holm=p, detectable=detectable(r.pop('se'), r['splits'] - 1, alpha / len(rows)), rope=rope)
+        r['verdict'] = verdict_of(r, p, sign, alpha)
+        r['note'] = note_of(r, differences[r['variant']], alpha)
+    return rows
+
+# %% ../../nbs/03_evaluate/05_compare.ipynb #43b59372
 def compare_frames(
     frames: dict[str, list[pd.DataFrame]],  # variant -> test predictions, one frame per split, in one order
     reference: str,  # variant that the others are compared with
@@ -346,14 +361,11 @@ def compare_frames(
         row |= dict(value=mean(values[v]), reference_value=mean(values[reference]))
         row |= compare_differences(d, moved, sign, rho, rope, alpha) | dict(splits=len(d), people=people)
         rows.append(row)
-    for r, p in zip(rows, holm([r['p'] for r in rows])):
-        r |= dict(p_holm=p, detectable=detectable(r.pop('se'), r['splits'] - 1, alpha / len(rows)), rope=rope)
-        r['verdict'] = verdict_of(r, p, sign, alpha)
-        r['note'] = note_of(r, differences[r['variant']], alpha)
+    rows = judged(rows, differences, sign, rope, alpha)
     t = pd.DataFrame(rows, columns=None if rows else ['variant', 'verdict'], dtype=object)
     return pd.DataFrame({k: x if x.isna().any() else x.infer_objects() for k, x in t.items()})  # None stays None
 
-# %% ../../nbs/03_evaluate/05_compare.ipynb #27ea8693
+# %% ../../nbs/03_evaluate/05_compare.ipynb #0c6030cb
 def verdict_text(
     row: pd.Series,  # row of `compare_frames`
     name_a: str = '',  # of the variant; empty: as in the row

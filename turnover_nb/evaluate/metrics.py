@@ -47,7 +47,7 @@ class Metric:
         "1 where more is better, −1 where less is"
         return 1 if self.better == 'higher' else -1
 
-# %% ../../nbs/03_evaluate/04_metrics.ipynb #d626cb0c
+# %% ../../nbs/03_evaluate/04_metrics.ipynb #ca016f0f
 def calibration_error(
     s: TurnoverScores,
     w: np.ndarray,  # weights [B, n]
@@ -63,7 +63,7 @@ def weighted_mean(
     "Σ_i w_bi v_i / Σ_i w_bi"
     return ratio(weighted_sum(w, v), w.sum(1))
 
-
+# %% ../../nbs/03_evaluate/04_metrics.ipynb #576cb4bd
 TURNOVER = (
     Metric('aupr', 'turnover', ('AUPR', 'AUPR'), lambda s, w: average_precision(s.label, s.probability, w, 'random')),
     Metric('auroc', 'turnover', ('AUROC', 'AUROC'), lambda s, w: weighted_ranking(s.label, s.probability, w)[0]),
@@ -95,7 +95,7 @@ TURNOVER = (
     ),
 )
 
-# %% ../../nbs/03_evaluate/04_metrics.ipynb #4a9ee2f0
+# %% ../../nbs/03_evaluate/04_metrics.ipynb #0ddb5d93
 PREFERENCE = (
     Metric('accuracy', 'preference', ('accuracy', '准确率'), lambda r: r.accuracy),
     Metric('log_loss', 'preference', ('log-loss', '对数损失'), lambda r: r.log_loss, better='lower'),
@@ -107,7 +107,7 @@ PREFERENCE = (
     Metric('top_10', 'preference', ('top-10', 'top-10'), lambda r: r.top(10), alternatives=11),
 )
 
-# %% ../../nbs/03_evaluate/04_metrics.ipynb #57808b99
+# %% ../../nbs/03_evaluate/04_metrics.ipynb #98698756
 METRICS: tuple[Metric, ...] = TURNOVER + PREFERENCE  # in the order of the columns of a report
 
 

@@ -65,7 +65,7 @@ def choice_log_loss(
     "Mean of −log P(chosen); a probability of 0 counts as 1e-300, so that the mean stays finite"
     return float(-np.log(np.maximum(p, 1e-300)).mean())
 
-# %% ../../nbs/03_evaluate/03_preference.ipynb #d21054d6
+# %% ../../nbs/03_evaluate/03_preference.ipynb #097a3b1d
 @dataclass(frozen=True, eq=False)
 class Ranks:
     "Where the chosen alternative of each situation stands among the available ones: all that a metric needs"
@@ -96,7 +96,7 @@ class Ranks:
         "Is it among the first k? [S]"
         return np.clip((k - self.above) / self.tied, 0, 1)
 
-
+# %% ../../nbs/03_evaluate/03_preference.ipynb #a99ac414
 def choice_ranks(
     u: np.ndarray,  # utilities [R]
     ptr: np.ndarray,  # first row of each situation and the end [S + 1]
@@ -117,7 +117,7 @@ def choice_ranks(
         log_loss=np.log(per(np.exp(u - best[rows]))) + best - own,
     )
 
-# %% ../../nbs/03_evaluate/03_preference.ipynb #ce6365a4
+# %% ../../nbs/03_evaluate/03_preference.ipynb #6b3db000
 def situation_scores(
     u: np.ndarray,  # utilities [R]
     ptr: np.ndarray,  # first row of each situation and the end [S + 1]
@@ -133,7 +133,7 @@ def situation_scores(
         out |= dict(mrr=r.mrr) | {f'top_{k}': r.top(k) for k in top if k < most}
     return out
 
-# %% ../../nbs/03_evaluate/03_preference.ipynb #12ee7b3c
+# %% ../../nbs/03_evaluate/03_preference.ipynb #e39efb04
 def preference_metrics(
     utility: np.ndarray,  # utility of each alternative row [R]
     ptr: np.ndarray,  # first row of each situation and the end, int [S + 1]

@@ -19,7 +19,7 @@ from .results import Estimate
 
 # %% auto #0
 __all__ = ['REASONS', 'Calibration', 'calibration', 'why_not_half', 'half_numbers', 'half_answer', 'half_remedy', 'f1_at_half',
-           'ChoiceArrays', 'choice_arrays', 'best_scalar', 'scale', 'rescaled_answer', 'random_aupr', 'against_chance',
+           'ChoiceArrays', 'choice_arrays', 'best_scalar', 'rescaled_answer', 'scale', 'random_aupr', 'against_chance',
            'bars', 'standing']
 
 # %% ../../nbs/09_runs/09_diagnose_scores.ipynb #bb70df7a
@@ -185,7 +185,34 @@ def best_scalar(
     t = optimize.minimize_scalar(loss, bounds=(-50, 50), method='bounded', options=dict(xatol=1e-7)).x
     return float(t / sd) if abs(t) < 49.9 else None
 
-# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #0c7ff468
+# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #2f45e8eb
+def rescaled_answer(
+    c: float,  # scalar that the validation people choose
+    log_loss: float,  # of the test people with it
+    change: Interval,  # by it
+    gain: Interval,  # against the uniform guess
+) -> str:
+    "What the scalar does, in sentences"
+    text = f' Utilities times {c:.3g}, the scalar that the validation people choose, have {num(log_loss)} '
+    text += f'(change {ci(change)})'
+    size = 'large' if c < 1 else 'small'
+    text += (
+        by_sign(
+            change,
+            f': they are too {size} for a likelihood.',
+            ': no evidence that they are mis-scaled.',
+            ': the scalar does not carry over to the test set.',
+        )
+        or '.'
+    )
+    return text + by_sign(
+        gain,
+        ' Rescaled, they beat the guess.',
+        ' Rescaled, there is no evidence that they beat the guess.',
+        ' Rescaled, they are worse than the guess.',
+    )
+
+# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #21ea51f3
 def scale(f: RunFiles) -> Finding:
     "Test log-loss against a uniform guess, before and after the scalar that the validation people choose"
     key, valid, test = 'scale', f.rows('preference', 'valid'), f.rows('preference', 'test')
@@ -216,34 +243,7 @@ def scale(f: RunFiles) -> Finding:
         remedy += (", or train with preference_loss='choice'" if loss else '') + '.'
     return finding(key, text, remedy, **e)
 
-
-def rescaled_answer(
-    c: float,  # scalar that the validation people choose
-    log_loss: float,  # of the test people with it
-    change: Interval,  # by it
-    gain: Interval,  # against the uniform guess
-) -> str:
-    "What the scalar does, in sentences"
-    text = f' Utilities times {c:.3g}, the scalar that the validation people choose, have {num(log_loss)} '
-    text += f'(change {ci(change)})'
-    size = 'large' if c < 1 else 'small'
-    text += (
-        by_sign(
-            change,
-            f': they are too {size} for a likelihood.',
-            ': no evidence that they are mis-scaled.',
-            ': the scalar does not carry over to the test set.',
-        )
-        or '.'
-    )
-    return text + by_sign(
-        gain,
-        ' Rescaled, they beat the guess.',
-        ' Rescaled, there is no evidence that they beat the guess.',
-        ' Rescaled, they are worse than the guess.',
-    )
-
-# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #9143c951
+# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #7e8be063
 def random_aupr(
     n: int,  # people
     leavers: int,  # of them
@@ -272,7 +272,7 @@ def against_chance(
     text = f'{name} {ci(e.model_dump())} against {bar} of {num(chance)}: {word}'
     return text + (f'; the planted truth reaches {num(best)}' if best is not None else '') + '.', above
 
-# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #c713293c
+# %% ../../nbs/09_runs/09_diagnose_scores.ipynb #9d0e7538
 def bars(f: RunFiles) -> dict[str, tuple]:
     "task -> arguments of `against_chance` for AUPR and accuracy, where the run has them"
     r, bayes, out = f.results, f.results.bayes or {}, {}

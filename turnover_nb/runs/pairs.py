@@ -58,7 +58,7 @@ def same_test(
     "Label of each frame's split: frames that test the same people share it"
     return pd.factorize(np.array(['\n'.join(sorted(set(d.employee.astype(str)))) for d in units.values()]))[0].tolist()
 
-# %% ../../nbs/09_runs/07_pairs.ipynb #d7a60479
+# %% ../../nbs/09_runs/07_pairs.ipynb #8082206b
 def share_tested(
     runs: Runs,
     at: list[int],  # indices of runs
@@ -84,7 +84,7 @@ def compare_units(
     frames = {v: [u[at] for at in order] for v, u in units.items()}
     return compare_frames(frames, reference, rho, task, metric, same_test(units[reference]), rope, n_boot, alpha)
 
-
+# %% ../../nbs/09_runs/07_pairs.ipynb #848870f9
 def compare(
     runs: Runs,
     reference: str,  # variant that the others are compared with
@@ -104,7 +104,7 @@ def compare(
     rho = share_tested(runs, runs.scored(reference, task, protocol))
     return compare_units(units, reference, rho, task, metric or metric_names(task)[0], rope, n_boot, alpha)
 
-# %% ../../nbs/09_runs/07_pairs.ipynb #0031262f
+# %% ../../nbs/09_runs/07_pairs.ipynb #ea209a5f
 def unit_values(
     runs: Runs,
     variant: str,
