@@ -122,6 +122,17 @@ def work(job: tuple) -> tuple:
     return path, error, time.perf_counter() - start
 
 
+def workers() -> multiprocessing.context.BaseContext:
+    "Forks whose processes may fork in turn, as a notebook does that runs a sweep"
+    context = multiprocessing.get_context("fork")
+
+    class Parent(context.Process):
+        daemon = property(lambda self: False, lambda self, value: None)
+
+    context.Process = Parent
+    return context
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("paths", nargs="*", type=Path)
@@ -134,7 +145,7 @@ def main() -> int:
         for module in HEAVY:
             __import__(module)
     failed = 0
-    with multiprocessing.get_context("fork").Pool(a.workers, maxtasksperchild=1) as pool:
+    with workers().Pool(a.workers, maxtasksperchild=1) as pool:
         for path, error, seconds in pool.imap_unordered(work, jobs, chunksize=1):
             print(f"{seconds:6.1f} s  {path.relative_to(root)}{'  FAILED' if error else ''}", flush=True)
             failed += bool(error)

@@ -1,53 +1,69 @@
-"Choice models against independent implementations and loops by hand; what they may see; bad input; what a design cannot tell"
+"Choice models against independent implementations and loops by hand; what they see; bad input; untold attributes"
 
 from dataclasses import replace
+from types import SimpleNamespace
 import numpy as np, pandas as pd, pytest, torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from turnover_nb.data.candidates import candidate_sets
-from turnover_nb.choice.logit import (
-    PREFERENCE_BASELINES,
-    check_choices,
-    estimate_logit,
-    fit_preference,
-    outside_option,
-    post_matrix,
-    separating,
-)
-from turnover_nb.choice.panel_logit import (
-    Panel,
-    PanelConfig,
-    TasteModel,
-    fit_panel,
-    fit_panel_preference,
-    make_panel,
-    normal_draws,
-    panel_loglik,
-    predict_panel,
-    rows_of,
-)
+from turnover_nb.choice.panel_logit import fit_panel_logit, hierarchical_logit, latent_classes, mixed_logit
+from turnover_nb.choice.sets import check_choices
+from turnover_nb.choice.estimate import estimate_logit
+from turnover_nb.data.posts import outside_option
+from turnover_nb.choice.identification import separating
+from turnover_nb.choice.panel import Panel, make_panel, rows_of
+from turnover_nb.choice.simulated import PanelConfig, fit_panel
+from turnover_nb.choice.mixed import TasteModel, normal_draws, panel_loglik, predict_panel
+from turnover_nb.data.posts import PostEncoder
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.registry import make_model, members
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
 from turnover_nb.core.tables import CHOICE_COLUMNS, Choices, ColumnType, Survey
-from turnover_nb.choice.design import (
-    estimate_mixed,
-    estimate_survey,
-    fit_tastes,
-    known_curve,
-    segments,
-    taste_table,
-    unidentified,
-    willingness,
-)
+from turnover_nb.choice.mixed_estimate import estimate_mixed
+from turnover_nb.choice.design import estimate_survey
+from turnover_nb.tastes.known import curve_of, known_scores
+from turnover_nb.tastes.population import fit_tastes, segments, taste_table
+from turnover_nb.choice.estimate import unidentified
+from turnover_nb.choice.worth import willingness
 
 QUICK = dict(steps=40, draws=8, factors=2)
 GRID = dict(
     mixed_logit=[QUICK], latent_class=[dict(steps=40, classes=2)], hierarchical=[dict(sweeps=30, burn=10, thin=10)]
 )
+ESTIMATOR = dict(mixed_logit=mixed_logit, latent_class=latent_classes, hierarchical=hierarchical_logit)
+SETTINGS = dict(  # of models that are fitted in a second
+    majority={},
+    conditional_logit={},
+    mixed_logit=dict(coin=[False], penalty=[1.0], **QUICK),
+    latent_class=dict(coin=[False], classes=[2], steps=40),
+    hierarchical=dict(coin=[False], sweeps=30, burn=10),
+)
+
+
+def panel_model(name, survey, split, grid, seed=0, constants=False):
+    "A panel model with settings out of `grid`: fit, settings, validation loss, and the utility of every row"
+    posts = PostEncoder.fit(survey, split)
+    X = posts.transform(survey.posts)
+    best = fit_panel_logit(ESTIMATOR[name], grid, survey, split, X, posts.names, seed, constants)
+    utility = best.fit.utility(split.known, np.unique(survey.choices.employee))
+    return SimpleNamespace(fit=best.fit, chosen=best.chosen, valid_score=best.valid_score, utility=utility)
+
+
+def fit_model(name, survey, split, seed=0):
+    "A model of the registry, and its utility of every row that is to be predicted"
+    graph = build_graph(survey, split)
+    fitted = make_model(name, **SETTINGS[name]).fit(graph, seed)
+    utility = np.full(len(survey.choices.table), np.nan)
+    for phase in ('train', 'valid', 'test'):
+        p = fitted.predict(graph, phase)
+        utility[p.rows] = p.utility
+    return SimpleNamespace(model=fitted, graph=graph, chosen=fitted.facts()['preference']['chosen'], utility=utility)
 
 
 def ragged(n=120, seed=0, K=3, spread=0.0, constant=0.0, tasks=(1, 6)):
-    "Everybody with another number of tasks, tasks with two to four alternatives, some unavailable, posts of one's own; pay, remote, kind"
+    """Everybody with another number of tasks, tasks with two to four alternatives, some unavailable, posts of one's
+    own; pay, remote, kind"""
     r = np.random.default_rng(seed)
     rows, post = [], 0
     taste = r.normal(size=n) * spread
@@ -187,9 +203,9 @@ def test_none_or_two_chosen_are_refused():
         with pytest.raises(ValueError, match='1 of .* situations have not exactly one chosen alternative, first: 3'):
             check_choices(with_table(s, chosen=chosen))
         bad = replace(s, choices=with_table(s, chosen=chosen))
-        for name in PREFERENCE_BASELINES:
+        for name in SETTINGS:
             with pytest.raises(ValueError, match='exactly one chosen'):
-                fit_preference(name, bad.choices, None, make_split(bad), bad)
+                fit_model(name, bad, make_split(bad))
         with pytest.raises(ValueError, match='exactly one chosen'):
             estimate_survey(bad)
 
@@ -219,7 +235,7 @@ def test_an_attribute_that_never_varies_is_named():
         est.table().estimate['canteen']
     )
     assert 'canteen' not in willingness(est, 'pay').index
-    assert np.isfinite(fit_panel_preference('mixed_logit', s.choices, None, make_split(s), s, grid=[QUICK]).valid_score)
+    assert np.isfinite(panel_model('mixed_logit', s, make_split(s), grid=[QUICK]).valid_score)
     with pytest.raises(ValueError, match='no attribute varies within a choice set: canteen'):
         estimate_survey(replace(s, posts=s.posts[['canteen']]))
 
@@ -235,9 +251,9 @@ def test_perfect_separation_is_named_with_its_attribute():
         estimate_survey(bad)
     for name in ('conditional_logit', 'mixed_logit'):  # predictions are penalised: they stay finite
         fit = (
-            fit_preference(name, bad.choices, None, make_split(bad), bad)
+            fit_model(name, bad, make_split(bad))
             if name == 'conditional_logit'
-            else fit_panel_preference(name, bad.choices, None, make_split(bad), bad, grid=[QUICK])
+            else panel_model(name, bad, make_split(bad), grid=[QUICK])
         )
         assert np.isfinite(fit.utility[t.available]).all() and fit.valid_score < 0.9
 
@@ -266,15 +282,16 @@ def test_an_unseen_level_is_named():
     kind[theirs[0]] = 'foreign'
     s = replace(s, posts=s.posts.assign(kind=pd.Categorical(kind)))
     with pytest.warns(UserWarning, match='never shown kind=foreign; counted as an average level'):
-        X, names = post_matrix(s, split)
+        posts = PostEncoder.fit(s, split)
+    X, names = posts.transform(s.posts), posts.names
     assert (X[theirs[0], [i for i, n in enumerate(names) if n.startswith('kind')]] == 0).all()
     with pytest.raises(ValueError, match='never shown kind=foreign'):
-        post_matrix(s, split, strict=True)
+        PostEncoder.fit(s, split, strict=True)
     with pytest.warns(UserWarning, match='kind=foreign'):
-        assert np.isfinite(fit_preference('conditional_logit', s.choices, None, split, s).utility).all()
+        assert np.isfinite(fit_model('conditional_logit', s, split).utility).all()
 
 
-# ------------------------------------------------------------------------------------------- the panel likelihood and its predictions
+# ------------------------------------------------------------------------ the panel likelihood and its predictions
 def loops(model, panel, eps, known=None):
     "Likelihood of each person and probability of each row, one person, draw, situation at a time"
     b, B, L, g0, g = (x.double().numpy() for x in (model.b, model.B, model.L, model.gamma0, model.gamma))
@@ -394,8 +411,11 @@ def test_minibatches_of_people_find_the_same_tastes():
 
 
 def test_mixed_logit_is_that_of_xlogit():
-    """One normal taste, five tasks each. What xlogit (0.2) cannot do, and this project therefore has of its own: tastes that are correlated or whose mean is
-    linear in a person's features under a penalty, classes (coin-flippers), and predictions that weigh draws by the person's known answers"""
+    """One normal taste, five tasks each.
+
+    What xlogit (0.2) cannot do, and this project therefore has of its own: tastes that are correlated or whose mean is
+    linear in a person's features under a penalty, classes (coin-flippers), and predictions that weigh draws by the
+    person's known answers"""
     xlogit = pytest.importorskip('xlogit')
     r = np.random.default_rng(0)
     n, T, A = 400, 5, 3
@@ -452,7 +472,7 @@ def flipped(survey, situations):
 
 
 def quick(name, survey, split):
-    return fit_panel_preference(name, survey.choices, None, split, survey, seed=3, grid=GRID[name])
+    return panel_model(name, survey, split, seed=3, grid=GRID[name])
 
 
 @pytest.mark.parametrize('name', GRID)
@@ -485,9 +505,7 @@ def test_only_training_answers_and_ones_own_known_answers_matter(world, name):
 @pytest.mark.parametrize('name', GRID)
 def test_seed_and_nothing_else_moves_a_fit(world, name):
     survey, split = world
-    fit = lambda seed: (
-        fit_panel_preference(name, survey.choices, None, split, survey, seed=seed, grid=GRID[name]).utility
-    )
+    fit = lambda seed: panel_model(name, survey, split, seed=seed, grid=GRID[name]).utility
     first = fit(0)
     assert np.array_equal(first, fit(0)) and not np.array_equal(first, fit(1))
     before = torch.get_num_threads()
@@ -501,7 +519,7 @@ def test_seed_and_nothing_else_moves_a_fit(world, name):
 def test_settings_are_those_of_the_lowest_validation_loss(world):
     survey, split = world
     grid = [dict(QUICK, penalty=p) for p in (0.5, 2.0, 50.0)]
-    run = lambda g: fit_panel_preference('mixed_logit', survey.choices, None, split, survey, grid=g)
+    run = lambda g: panel_model('mixed_logit', survey, split, grid=g)
     losses = [run([g]).valid_score for g in grid]
     best = run(grid)
     assert best.valid_score == min(losses) and best.chosen['penalty'] == grid[int(np.argmin(losses))]['penalty']
@@ -510,25 +528,49 @@ def test_settings_are_those_of_the_lowest_validation_loss(world):
     assert best.valid_score == pytest.approx(-np.log(p[use]).mean(), abs=1e-6)
 
 
-@pytest.mark.parametrize('name', PREFERENCE_BASELINES)
-def test_every_baseline_does_every_kind_of_choice(name, monkeypatch):
+@pytest.mark.parametrize('name', SETTINGS)
+def test_every_baseline_does_every_kind_of_choice(name):
     "Ragged sets, an outside option, sampled candidates and interactions, through the one entry point"
-    import turnover_nb.choice.panel_logit as panel_logit
-
-    monkeypatch.setattr(panel_logit, '_grid', lambda n: GRID[n])
     for s in (
         ragged(n=60),
         accept_or_decline(n=60),
         interactions(),
         candidate_sets(interactions(), make_split(interactions()), 3, 0),
     ):
-        fit = fit_preference(name, s.choices, None, make_split(s), s)
+        fit = fit_model(name, s, make_split(s))
         free = s.choices.table.available
-        assert (
-            fit.utility.shape == (len(s.choices.table),)
-            and np.isfinite(fit.utility[free]).all()
-            and np.isfinite(fit.valid_score)
-        )
+        assert fit.utility.shape == (len(s.choices.table),) and np.isfinite(fit.utility[free]).all()
+
+
+def test_the_registry_knows_the_models_that_are_tested_here():
+    assert set(members('choice')) | {'majority'} == set(SETTINGS)
+
+
+@pytest.mark.parametrize('name', SETTINGS)
+def test_a_saved_model_predicts_the_same_to_the_bit(world, name, tmp_path):
+    "… the phases, other known answers, and another survey's rows"
+    survey, split = world
+    fit = fit_model(name, survey, split)
+    again = type(fit.model).load(fit.model.save(tmp_path))
+    assert again.facts() == fit.model.facts() and again.settings == fit.model.settings
+    other = fit.graph.rebuild(flipped(survey, np.flatnonzero(np.isin(survey.choices.employee, split.test))))
+    for graph in (fit.graph, other):
+        for known in (None, np.zeros(survey.choices.n, bool)):
+            a, b = (m.predict(graph, 'test', known) for m in (fit.model, again))
+            assert np.array_equal(a.rows, b.rows) and np.array_equal(a.utility, b.utility)
+
+
+@pytest.mark.parametrize('name', GRID)
+def test_prediction_refits_nothing(world, name):
+    "Training people's answers and features rewritten: the fitted model says the same of test people"
+    survey, split = world
+    fit = fit_model(name, survey, split)
+    features = survey.features.copy()
+    features.loc[split.train, 'total_years'] = 40.0
+    train = np.flatnonzero(np.isin(survey.choices.employee, split.train))
+    other = fit.graph.rebuild(replace(flipped(survey, train), features=features))
+    a, b = (fit.model.predict(g, 'test') for g in (fit.graph, other))
+    assert np.array_equal(a.rows, b.rows) and np.array_equal(a.utility, b.utility)
 
 
 # ------------------------------------------------------------------------------------------- kinds of choice
@@ -601,15 +643,16 @@ def test_to_decline_is_an_option_without_attributes():
     assert d.names == ['pay', 'remote', 'no post'] and outside_option(s.posts).sum() == 1
     assert est.beta == pytest.approx(np.r_[same.coef_[0], -same.intercept_], abs=1e-4)
     split = make_split(s)
-    X, names = post_matrix(s, split)
+    posts = PostEncoder.fit(s, split)
+    X, names = posts.transform(s.posts), posts.names
     assert names == ['pay', 'remote', 'no post'] and X[-1].tolist() == [0, 0, 1] and (X[:-1, 2] == 0).all()
     shown = np.unique(s.choices.table.post[np.isin(s.choices.table.employee, split.train)])[:-1]
     assert X[shown, 0].mean() == pytest.approx(0, abs=1e-5)  # encoded by the posts that have attributes
     for name in ('conditional_logit', 'mixed_logit'):
         u = (
-            fit_preference(name, s.choices, None, split, s)
+            fit_model(name, s, split)
             if name == 'conditional_logit'
-            else fit_panel_preference(name, s.choices, None, split, s, grid=[dict(factors=1, steps=150, draws=8)])
+            else panel_model(name, s, split, grid=[dict(factors=1, steps=150, draws=8)])
         ).utility.reshape(-1, 2)
         assert np.corrcoef(u[:, 0] - u[:, 1], 0.8 * s.posts.pay[:-1] + s.posts.remote[:-1])[0, 1] > 0.95 and (
             expit(u[:, 0] - u[:, 1]).mean() - y.mean()
@@ -617,7 +660,7 @@ def test_to_decline_is_an_option_without_attributes():
 
 
 def test_alternatives_have_constants():
-    "The first alternative wins because it is first: the constant is estimated, chosen by validation, and handed to the panel models"
+    "The first alternative wins because it is first: the constant is estimated, and chosen by validation"
     s = ragged(n=300, constant=1.5)
     est, d = estimate_survey(s, constants=True)
     i = est.names.index('constant B')
@@ -626,15 +669,13 @@ def test_alternatives_have_constants():
         'constant C',
         'constant D',
     ]
-    fit = fit_preference('conditional_logit', s.choices, None, make_split(s), s)
+    fit = fit_model('conditional_logit', s, make_split(s))
     assert fit.chosen['constants']
     plain, const = (
-        fit_panel_preference(
-            'mixed_logit', s.choices, None, make_split(s), s, constants=c, grid=[dict(steps=150, draws=8, factors=1)]
-        )
+        panel_model('mixed_logit', s, make_split(s), constants=c, grid=[dict(steps=150, draws=8, factors=1)])
         for c in (False, True)
     )
-    assert const.valid_score < plain.valid_score - 0.03 and const.model.attributes[-1] == 'constant D'
+    assert const.valid_score < plain.valid_score - 0.03 and const.fit.attributes[-1] == 'constant D'
 
 
 def test_interactions_are_choices_among_all_posts():
@@ -655,24 +696,26 @@ def test_interactions_are_choices_among_all_posts():
     ).astype(CHOICE_COLUMNS)
     long = replace(s, choices=Choices(rows, s.choices.tasks, np.arange(P).astype(str), 'candidates'))
     split = make_split(s)
-    a, b = (fit_panel_preference('mixed_logit', x.choices, None, split, x, grid=[QUICK]) for x in (s, long))
-    assert np.array_equal(a.utility, b.utility[rows.chosen]) and a.valid_score == b.valid_score
+    a, b = (panel_model('mixed_logit', x, split, grid=[QUICK]) for x in (s, long))
+    assert np.array_equal(a.utility, b.utility) and a.valid_score == b.valid_score
 
 
 def test_fewer_answers_of_a_training_person_are_no_reason_to_leave_them_out():
     s = ragged(n=40, tasks=(1, 2))
     split = make_split(s)
     assert s.choices.n == 40
-    assert np.isfinite(fit_panel_preference('mixed_logit', s.choices, None, split, s, grid=[QUICK]).valid_score)
+    assert np.isfinite(panel_model('mixed_logit', s, split, grid=[QUICK]).valid_score)
 
 
 # ------------------------------------------------------------------------------------------- what is learned
 def test_known_answers_help_and_the_curve_says_how_much(world):
     survey, split = world
     cold = replace(split, known=np.zeros_like(split.known), n_known=0, preference='cold')
-    fit = fit_panel_preference('mixed_logit', survey.choices, None, cold, survey, grid=[dict(steps=80, draws=16)])
+    fit = panel_model('mixed_logit', survey, cold, grid=[dict(steps=80, draws=16)])
     people = np.r_[split.valid, split.test]
-    curve = known_curve(fit, survey.choices, people, np.random.default_rng(0), repeats=5, n_boot=50)
+    rng = np.random.default_rng(0)
+    scores = known_scores(lambda known: fit.fit.utility(known, people), survey.choices, people, rng, repeats=5)
+    curve = curve_of(scores, rng, 50)
     assert (
         list(curve.index) == list(range(7))
         and curve.log_loss[6] < curve.log_loss[0] - 0.02
@@ -706,18 +749,18 @@ def test_latent_classes_find_two_kinds_of_people():
 
 @pytest.mark.slow
 def test_mixed_logit_comes_near_the_best_that_anybody_could_do():
-    "2,000 people, latent tastes: cold within 1.5 % of the Bayes-optimal log-loss, warm within 3 %; benchmarks/choice.py has the numbers over seeds"
+    "2,000 people: cold within 1.5 % of the Bayes-optimal log-loss, warm within 3 %; see benchmarks/choice.py"
     w = make_synthetic(n_employees=2000, seed=0)
     s = w.survey
     split = make_split(s, seed=0)
     who = split.test
-    fit = fit_panel_preference('mixed_logit', s.choices, None, split, s, grid=[dict(penalty=2.0)])
+    fit = panel_model('mixed_logit', s, split, grid=[dict(penalty=2.0)])
     for k, most in ((0, 1.5), (3, 3.0), (6, 3.0)):
         told = np.random.default_rng(k).random((s.n, 7)).argsort(1) < k
         told[np.setdiff1d(np.arange(s.n), who)] = False
         p, q, free = (
             w.truth.second_post(told.ravel(), who),
-            fit.model.probability(told.ravel(), who).reshape(-1, 7, 2)[who, :, 1],
+            fit.fit.probability(told.ravel(), who).reshape(-1, 7, 2)[who, :, 1],
             ~told[who],
         )
         loss = lambda q, p=p, free=free: -(p * np.log(q) + (1 - p) * np.log1p(-q))[free].mean()
@@ -750,7 +793,7 @@ def test_a_price_that_is_no_price_is_called_unbounded():
 
 
 def test_what_a_design_does_not_tell_is_not_printed():
-    "The survey's nine attributes over seven tasks: rank 7; whole posts of a task can be compared, single attributes cannot"
+    "Nine attributes over seven tasks: rank 7; whole posts of a task can be compared, single attributes cannot"
     s = make_synthetic(n_employees=150, seed=2).survey
     est, d = estimate_survey(s)
     assert (
@@ -766,10 +809,10 @@ def test_what_a_design_does_not_tell_is_not_printed():
     assert expit(np.diff(V)[::2]) == pytest.approx(share.to_numpy(), abs=1e-6)
     with pytest.raises(ValueError, match="'pay_change' is not identified: confounded with"):
         willingness(est, 'pay_change')
-    fit, d = fit_tastes('latent_class', s, make_split(s), grid=[dict(classes=2, steps=30)])
+    fit, d = fit_tastes(latent_classes, [dict(classes=2, steps=30)], s, make_split(s))
     assert (
-        list(segments(fit.model, d, make_split(s).train).columns) == ['share', 'people']
-        and len(taste_table(fit.model, d, make_split(s).train)) == 0
+        list(segments(fit.fit, d, make_split(s).train).columns) == ['share', 'people']
+        and len(taste_table(fit.fit, d, make_split(s).train)) == 0
     )
 
 
@@ -788,8 +831,8 @@ def test_two_confounded_attributes_are_named_together():
 def test_small_segments_are_put_together():
     s = ragged(n=40)
     split = make_split(s)
-    fit, d = fit_tastes('latent_class', s, split, grid=[dict(classes=8, steps=30)])
-    table = segments(fit.model, d, split.train)
+    fit, d = fit_tastes(latent_classes, [dict(classes=8, steps=30)], s, split)
+    table = segments(fit.fit, d, split.train)
     assert table.share.sum() == pytest.approx(1, abs=1e-6) and table.people.min() >= 5
 
 
@@ -806,6 +849,6 @@ def test_a_conjoint_without_any_feature_of_people(shared_data):
 
     s = read_survey(shared_data / 'mba_job_conjoint', 'mba_job_conjoint')
     split = make_split(s, seed=0, preference='warm', n_known=6)
-    assert np.isfinite(fit_panel_preference('mixed_logit', s.choices, None, split, s, grid=[QUICK]).valid_score)
+    assert np.isfinite(panel_model('mixed_logit', s, split, grid=[QUICK]).valid_score)
     est, _ = estimate_survey(s)
     assert est.table().not_identified.ne('').sum() == len(unidentified(est))

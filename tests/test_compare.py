@@ -1,10 +1,13 @@
-"""Comparisons against independent computation, hand-made sweeps whose answers are known, and simulated surveys in which nobody is better."""
+"""Comparisons against independent computation, hand-made sweeps, and simulated surveys in which nobody is better."""
 
 import importlib.util
 import itertools
 import json
+from functools import partial
 from pathlib import Path
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from scipy import stats
 from sklearn import metrics as sk
 from turnover_nb.runs.collect import Runs
@@ -14,30 +17,27 @@ from turnover_nb.evaluate.compare import (
     UNKNOWN,
     WORSE,
     bootstrap_difference,
-    comparable,
-    compare,
     compare_frames,
     correlated_bayes,
     detectable,
     holm,
     nadeau_bengio,
     power,
-    random_order_aupr,
-    unit_values,
-    variance_components,
-    variance_parts,
-    variance_table,
     verdict,
     verdict_text,
 )
-from turnover_nb.evaluate.metrics import draw_weights
-from turnover_nb.runs.run import Results
+from turnover_nb.evaluate.variance import variance_components, variance_parts
+from turnover_nb.runs.pairs import compare, unit_values, variance_table
+from turnover_nb.evaluate.bootstrap import draw_weights
+from turnover_nb.evaluate.turnover import average_precision
+from turnover_nb.runs.results import Results
 
 spec = importlib.util.spec_from_file_location(
     "simulated_comparisons", Path(__file__).parent / "benchmarks" / "compare.py"
 )
 bench = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(bench)
+in_random_order = partial(average_precision, ties="random")
 D = np.array([0.031, 0.054, -0.021, 0.060, 0.018, 0.027])
 
 
@@ -46,7 +46,7 @@ D = np.array([0.031, 0.054, -0.021, 0.060, 0.018, 0.027])
 
 @pytest.mark.parametrize("rho", [0, 0.1, 0.2, 0.5])
 def test_test_and_posterior_are_least_squares_with_correlated_differences(rho):
-    "d ~ N(μ1, σ²Σ), Σ = (1−ρ)I + ρ11ᵀ: the generalised least squares estimate of μ and its standard error, by matrices"
+    "d ~ N(μ1, σ²Σ), Σ = (1−ρ)I + ρ11ᵀ: the generalised least squares estimate of μ and its standard error"
     J, one = len(D), np.ones(len(D))
     S = np.linalg.inv((1 - rho) * np.eye(J) + rho * np.outer(one, one))
     mu = one @ S @ D / (one @ S @ one)
@@ -107,7 +107,7 @@ def test_bad_numbers_are_refused(f, says):
 
 def test_power_is_what_repeated_tests_find():
     "Differences drawn with the very correlation that the test assumes"
-    J, rho, n = 8, 0.2, 4000
+    J, rho, n = 8, 0.2, 1200
     rng = np.random.default_rng(0)
     e = 0.05 * (np.sqrt(1 - rho) * rng.normal(size=(n, J)) + np.sqrt(rho) * rng.normal(size=(n, 1)))
     for effect in (0, 0.04, 0.08):
@@ -135,7 +135,7 @@ def test_holm_by_hand():
 
 
 def test_holm_is_the_closed_test_by_bonferroni():
-    "p_adj(i) ≤ α exactly if every subset that holds i has a member below α over its size (closure principle): brute force over subsets"
+    "p_adj(i) ≤ α exactly if every subset that holds i has a member below α over its size (closure principle)"
     for seed in range(20):
         p = np.random.default_rng(seed).random(5) ** 3
         got = holm(list(p))
@@ -157,8 +157,8 @@ def test_holm_agrees_with_statsmodels():
 def test_tied_people_in_random_order_by_all_orders():
     y, p = np.array([1.0, 0, 1, 0, 0, 1]), np.array([0.5, 0.5, 0.5, 0.2, 0.2, 0.2])
     orders = [sk.average_precision_score(y, p - 1e-3 * np.array(o)) for o in itertools.permutations(range(6))]
-    assert random_order_aupr(y, p, np.ones((1, 6)))[0] == pytest.approx(np.mean(orders), abs=1e-12)
-    assert np.isnan(random_order_aupr(y, p, np.array([1 - y, y]))).all()  # one class only
+    assert in_random_order(y, p, np.ones((1, 6)))[0] == pytest.approx(np.mean(orders), abs=1e-12)
+    assert np.isnan(in_random_order(y, p, np.array([1 - y, y]))).all()  # one class only
 
 
 def predictions(n, seed, signal=1.5, prefix="e", noise=1.0):
@@ -197,17 +197,17 @@ def choices(people, seed, skill, tasks=3, prefix="e"):
         ("brier", lambda d: sk.brier_score_loss(d.label, d.probability)),
         ("log_loss", lambda d: sk.log_loss(d.label, d.probability)),
         ("f1", lambda d: sk.f1_score(d.label, d.flag)),
-        ("aupr", lambda d: random_order_aupr(d.label.to_numpy(), d.probability.to_numpy(), np.ones((1, len(d))))[0]),
+        ("aupr", lambda d: in_random_order(d.label.to_numpy(), d.probability.to_numpy(), np.ones((1, len(d))))[0]),
     ],
 )
 def test_paired_bootstrap_is_a_loop_over_drawn_people(metric, f):
     "Splits with different and overlapping people: one weight for a person in every split and in both models"
     part = [np.random.default_rng(s).permutation(60)[:40] for s in range(3)]
     a, b = ([predictions(60, 10 * m + s).iloc[part[s]] for s in range(3)] for m in (1, 2))
-    got = bootstrap_difference(a, b, metric, n_boot=40, rng=np.random.default_rng(7))
+    got = bootstrap_difference(a, b, metric, n_boot=20, rng=np.random.default_rng(7))
     ids = np.unique(np.concatenate([d.employee for d in a]))
     slow = []
-    for w in draw_weights(len(ids), 40, np.random.default_rng(7)).astype(int):
+    for w in draw_weights(len(ids), 20, np.random.default_rng(7)).astype(int):
         drawn = lambda d: d.iloc[np.repeat(np.arange(len(d)), w[np.searchsorted(ids, d.employee)])]  # noqa: B023
         slow.append(np.mean([f(drawn(x)) - f(drawn(z)) for x, z in zip(a, b)]))
     assert [got["low"], got["high"]] == pytest.approx(np.quantile(slow, [0.025, 0.975]), abs=1e-9) and got[
@@ -370,7 +370,8 @@ def test_sentences_say_what_the_row_says():
     )
     assert (
         verdict_text(row, "v6 two-stage", "logistic (L2)", "AUPR")
-        == "v6 two-stage is worse than logistic (L2) in AUPR by 0.050 [0.020, 0.080] (10 splits, Holm p .003; by person [0.010, 0.090])"
+        == "v6 two-stage is worse than logistic (L2) in AUPR by 0.050 [0.020, 0.080] "
+        "(10 splits, Holm p .003; by person [0.010, 0.090])"
     )
     assert (
         verdict_text(row | dict(metric="log_loss", verdict=BETTER, p_holm=1e-9))
@@ -383,7 +384,8 @@ def test_sentences_say_what_the_row_says():
     alike = row | dict(verdict=SAME, p_rope=0.97, difference=0.001, low=-0.002, high=0.004)
     assert (
         verdict_text(alike)
-        == "b and a are practically equivalent in aupr: P = 0.970 that they differ by less than 0.01; difference 0.001 [-0.002, 0.004] (10 splits, Holm p .003)"
+        == "b and a are practically equivalent in aupr: P = 0.970 that they differ by less than 0.01; "
+        "difference 0.001 [-0.002, 0.004] (10 splits, Holm p .003)"
     )
     assert "(1 split; no test with a single split)" in verdict_text(
         row
@@ -505,23 +507,29 @@ def test_what_cannot_be_paired_is_refused_by_name(sweep):
 
 
 def test_cold_and_warm_runs(sweep):
+    "Turnover is compared over the cold runs, preference under one protocol; a model without cold runs is not left out"
     runs = sweep(
         *[
-            (v + w, v, s, None, "warm" if w else "cold", some(s, 1.0 + k), choices(40, 10 * s + k + len(w), k))
+            (v, v, s, None, protocol, some(s, 1.0 + k), choices(40, 10 * s + k + 5 * (protocol == "warm"), k))
             for k, v in enumerate(("majority", "v5"))
-            for w in ("", "_warm")
+            for protocol in ("cold", "warm")
             for s in range(3)
-        ]
+        ],
+        *[("hgt", "hgt", s, None, "warm", some(s, 2.0), choices(40, s, 1)) for s in range(3)],
     )
-    assert comparable(runs, "turnover") == ["majority", "v5"] and comparable(runs, "preference", "warm") == [
-        "majority_warm",
-        "v5_warm",
-    ]
-    assert compare(runs, "majority", n_boot=50).variant.tolist() == ["v5"]
+    assert runs.variants == runs.having("turnover") == runs.having("preference", "warm") == ["majority", "v5", "hgt"]
+    assert runs.having("preference") == ["majority", "v5"]
+    assert compare(runs, "majority", n_boot=50).variant.tolist() == ["v5", "hgt"]
     t = compare(runs, "majority", "preference", protocol="warm", n_boot=50).iloc[0]
-    assert (t.variant, t.reference, t.metric, t.verdict) == ("v5_warm", "majority_warm", "accuracy", UNKNOWN)
-    d = [unit_values(runs, v, "preference").value.to_numpy() for v in ("v5_warm", "majority_warm")]
-    assert t.difference == pytest.approx((d[0] - d[1]).mean()) and t.note == "no test with a single split"
+    assert (t.variant, t.reference, t.metric, t.verdict) == ("v5", "majority", "accuracy", UNKNOWN)
+    values = {
+        (v, p): unit_values(runs, v, "preference", protocol=p).value.to_numpy()
+        for v in ("v5", "majority")
+        for p in ("cold", "warm")
+    }
+    assert t.difference == pytest.approx((values["v5", "warm"] - values["majority", "warm"]).mean())
+    assert t.note == "no test with a single split"
+    assert not np.array_equal(values["v5", "cold"], values["v5", "warm"])
 
 
 def test_a_time_split_with_many_seeds_is_one_split(sweep):
@@ -620,9 +628,9 @@ NULL = [
 
 @pytest.mark.slow
 def test_where_nobody_is_better_at_most_five_percent_are_claimed():
-    "In either direction together: with 95 % confidence over five designs, and in none of them more; the plain t-test claims several times as many where splits overlap"
+    "In either direction, over five designs and in none of them; the plain t-test claims several times as many"
     n = 120
-    made = [bench.simulate(n, **{**dict(people=250, boot=100, first=1000 * i), **kw}) for i, kw in enumerate(NULL)]
+    made = [bench.simulate(n, **{**dict(people=250, boot=50, first=1000 * i), **kw}) for i, kw in enumerate(NULL)]
     claimed, plain = ([int(d[k].sum()) for d in made] for k in ("claimed", "plain"))
     assert stats.binomtest(sum(claimed), n * len(NULL)).proportion_ci(0.9).high <= 0.05, claimed
     assert all(at_most(k, n, 0.05) for k in claimed), claimed
@@ -631,20 +639,20 @@ def test_where_nobody_is_better_at_most_five_percent_are_claimed():
 
 @pytest.mark.slow
 def test_a_model_without_signal_is_not_better_than_a_constant():
-    d = bench.simulate(150, people=250, splits=10, noise=(None, np.inf), boot=100)
-    assert at_most(d.better.sum(), 150, 0.05) and abs(d.difference.mean()) < 4 * d.difference.std() / np.sqrt(150)
+    d = bench.simulate(100, people=250, splits=10, noise=(None, np.inf), boot=50)
+    assert at_most(d.better.sum(), 100, 0.05) and abs(d.difference.mean()) < 4 * d.difference.std() / np.sqrt(100)
 
 
 @pytest.mark.slow
 def test_a_table_of_equals_claims_no_more_than_one_comparison():
     d = (
-        bench.simulate(100, people=250, splits=10, noise=(1.0,) * 6, boot=100)
+        bench.simulate(60, people=200, splits=10, noise=(1.0,) * 6, boot=50)
         .groupby("world")[["claimed", "corrected"]]
         .any()
     )
-    assert at_most(d.claimed.sum(), 100, 0.05) and d.corrected.sum() > d.claimed.sum()
+    assert at_most(d.claimed.sum(), 60, 0.05) and d.corrected.sum() > d.claimed.sum()
 
 
 def test_a_large_difference_is_found():
-    d = bench.simulate(40, people=500, design="kfold", splits=25, noise=(5.0, 1.0), boot=100)
+    d = bench.simulate(20, people=500, design="kfold", splits=25, noise=(5.0, 1.0), boot=50)
     assert d.difference.mean() > 0.1 and d.better.mean() > 0.7 and not d.worse.any()

@@ -1,22 +1,25 @@
 """A run's diagnosis from its own files: hand-made runs whose verdicts are known, each both ways, and a real one."""
 
-import itertools, json
-import numpy as np, pandas as pd, pytest, torch, yaml
-from turnover_nb.runs.collect import Runs, read_results
-from turnover_nb.models.gnn.config import make_config
-from turnover_nb.runs.diagnose import (
-    QUESTIONS,
-    best_scalar,
-    diagnose,
-    diagnosis_rows,
-    focal_posterior,
-    mean_interval,
-    platt,
-    random_aupr,
-)
-from turnover_nb.models.gnn.losses import FocalLoss
-from turnover_nb.runs.run import run_one, write_run
+import itertools
+import json
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import yaml
 from turnover_nb.data.split import make_split
+from turnover_nb.evaluate.bootstrap import mean_interval
+from turnover_nb.evaluate.calibration import platt
+from turnover_nb.evaluate.focal import focal_posterior
+from turnover_nb.models.gnn.losses import FocalLoss
+from turnover_nb.models.registry import find, make_model, make_settings
+from turnover_nb.report.diagnosis import diagnosis_rows
+from turnover_nb.runs.collect import Runs, read_results
+from turnover_nb.runs.diagnose import diagnose
+from turnover_nb.runs.diagnose_scores import ChoiceArrays, best_scalar, random_aupr
+from turnover_nb.runs.findings import QUESTIONS
+from turnover_nb.runs.results import SCHEMA_VERSION
+from turnover_nb.runs.run import run_one, write_run
 from turnover_nb.synthetic.world import make_synthetic
 
 est = lambda v, low=None, high=None: dict(value=v, low=low, high=high)
@@ -109,7 +112,7 @@ def run(tmp_path):
         }
         results = (
             dict(
-                schema_version=1,
+                schema_version=SCHEMA_VERSION,
                 variant=name,
                 model=model,
                 seed=0,
@@ -129,9 +132,8 @@ def run(tmp_path):
         )
         (d / "results.json").write_text(json.dumps(results))
         frame.to_parquet(d / "predictions.parquet")
-        (d / "config.yaml").write_text(
-            yaml.safe_dump({**make_config(model if model.startswith("v") else "hgt").model_dump(), **dict(config)})
-        )
+        settings = make_settings(model).model_dump(mode="json") if find(model).groups[0] == "presets" else {}
+        (d / "config.yaml").write_text(yaml.safe_dump(dict(model=model) | settings | dict(config)))
         for s, h in dict(history).items():
             (d / f"{s}_history.json").write_text(json.dumps([dict(stage=s, epoch=i, **r) for i, r in enumerate(h)]))
         return diagnose(d, n_boot=300) if ask else d
@@ -521,9 +523,9 @@ def test_the_scalar_against_a_grid():
     d = u[chosen] - u[~chosen]
     grid = np.linspace(0.05, 2, 391)
     best = grid[np.argmin([np.log1p(np.exp(-g * d)).mean() for g in grid])]
-    assert best_scalar(u.ravel(), np.arange(301) * 2, chosen.ravel(), np.ones(600, bool)) == pytest.approx(
-        best, abs=0.006
-    )
+    assert best_scalar(
+        ChoiceArrays(u.ravel(), np.arange(301) * 2, chosen.ravel(), np.ones(600, bool))
+    ) == pytest.approx(best, abs=0.006)
 
 
 # 8. longer training
@@ -596,7 +598,29 @@ def test_a_failed_audit_and_the_planted_truth_are_told(run):
 def test_a_baseline_is_asked_about_its_scores_only(run):
     assert [f.key for f in run(SOME[:2], model="logistic").findings] == ["f1_at_half", "standing"]
     assert [f.key for f in run(SOME[2:], model="conditional_logit", name="b").findings] == ["scale", "standing"]
-    assert "focal" not in str(run(SOME, model="majority", name="c", config=dict(turnover_loss="focal")))
+    both = [f.key for f in run(SOME, model="majority", name="c").findings]
+    assert both == ["f1_at_half", "scale", "standing"]
+
+
+def test_a_model_without_patience_keeps_its_last_step(run):
+    "The relational model has stages of a fixed length, each for a task of its own, and samples no negatives"
+    history = dict(
+        stage1=[dict(train_turnover_loss=0.6 - 0.01 * i) for i in range(8)],
+        stage2=[dict(train_preference_loss=0.7 - 0.01 * i) for i in range(7)],
+    )
+    facts = dict(best_epochs=dict(stage1=7, stage2=6))
+    d = run(model="relational", history=history, facts=facts)
+    assert not {"hard_negatives", "false_negatives", "margin"} & {f.key for f in d.findings}
+    assert d["selected_epoch"].answer.startswith("None was selected: stages have a fixed number of steps, 8, 7")
+    assert "each task is trained in a stage of its own" in d["task_conflict"].answer
+    assert "preference_loss" not in str(d)
+
+
+def test_a_baseline_is_not_told_to_change_its_loss(run):
+    d = run(
+        [choices(*by_logit(400, 6.0, seed=s), f) for s, f in enumerate(("valid", "test"))], model="conditional_logit"
+    )
+    assert d["scale"].evidence["mis_scaled"] and d["scale"].remedy.endswith("(accuracy stays).")
 
 
 def test_an_older_run_says_what_it_did_not_record(run):
@@ -613,7 +637,7 @@ def test_an_older_run_says_what_it_did_not_record(run):
     "file, text",
     [
         *((f, None) for f in ("results.json", "config.yaml", "predictions.parquet")),
-        *(("results.json", t) for t in ("{", "[]", '{"schema_version": 99}', '{"schema_version": 1}')),
+        *(("results.json", t) for t in ("{", "[]", '{"schema_version": 99}', '{"schema_version": 2}')),
         ("config.yaml", "a: [1"),
         ("config.yaml", "- 1"),
         ("predictions.parquet", "x"),
@@ -652,19 +676,11 @@ def real(tmp_path_factory):
     "Two seeds of a tiny two-stage run, and a baseline"
     folder = tmp_path_factory.mktemp("sweep")
     s = make_synthetic(n_employees=90, seed=3).survey
-    tiny = make_config(
-        "v6_twostage",
-        hidden=16,
-        heads=2,
-        epochs=12,
-        patience=6,
-        stage2_epochs=12,
-        stage2_patience=12,
-        stage2_lr=5e-3,
-        lr=1e-2,
+    tiny = dict(
+        hidden=16, heads=2, epochs=12, patience=6, stage2_epochs=12, stage2_patience=12, stage2_lr=5e-3, lr=1e-2
     )
     made = [
-        run_one(s, make_split(s, seed=i), m, seed=i, config=tiny if m == "v6_twostage" else None, n_boot=50)
+        run_one(s, make_split(s, seed=i), make_model(m, **(tiny if m == "v6_twostage" else {})), seed=i, n_boot=50)
         for m, i in (("v6_twostage", 0), ("v6_twostage", 1), ("logistic", 0))
     ]
     paths = [write_run(r, folder / f"{r.results.variant}_{r.results.seed}") for r in made]
@@ -675,7 +691,7 @@ def test_a_real_run(real):
     made, runs = real
     d, r = diagnose(runs.paths[0]), made[0]
     e = d.evidence
-    last = [h for h in r.scores.history if h["stage"] == "stage2"]
+    last = [h for h in r.model.history if h["stage"] == "stage2"]
     assert (
         [f.key for f in d.findings] == list(QUESTIONS)
         and str(d) == str(diagnose(runs.paths[0]))
@@ -706,7 +722,7 @@ def test_what_the_trainer_records_is_read(real):
     "Where the run has them: the cosine of the gradients and the false negatives"
     made, runs = real
     e = diagnose(runs.paths[0], 0).evidence
-    v = [h["gradient_cosine"] for h in made[0].scores.history if h.get("gradient_cosine") is not None]
+    v = [h["gradient_cosine"] for h in made[0].model.history if h.get("gradient_cosine") is not None]
     if v:
         assert e["task_conflict.mean"] == pytest.approx(np.mean(v))
     if made[0].results.facts.get("negatives"):

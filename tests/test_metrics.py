@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
-from turnover_nb.evaluate.metrics import (
+from turnover_nb.evaluate.bootstrap import bootstrap, draw_weights
+from turnover_nb.evaluate.calibration import reliability_curve
+from turnover_nb.evaluate.metrics import METRICS, find_metric
+from turnover_nb.evaluate.preference import choice_log_loss, choice_probability, preference_metrics
+from turnover_nb.evaluate.turnover import (
+    average_precision,
     best_threshold,
-    bootstrap,
-    choice_probability,
-    draw_weights,
-    preference_metrics,
-    reliability_curve,
     turnover_metrics,
     weighted_ranking,
     weighted_threshold,
@@ -252,9 +252,42 @@ def test_bootstrap_of_nobody_is_empty():
     assert bootstrap(lambda w: {'x': w.sum(1)}, 1, 10, np.random.default_rng(0)) == {}
 
 
+def test_the_table_of_metrics_is_complete_and_names_each_once():
+    "Each row is one of the metrics of its task, named in two languages"
+    y, p, rng = sample(7)
+    u, ptr, chosen, free, person, _ = ragged(3)
+    measured = dict(
+        turnover=turnover_metrics(y, p, threshold=0.5, n_boot=0, rng=rng),
+        preference=preference_metrics(u, ptr, chosen, free, person, n_boot=0, rng=rng),
+    )
+    assert len({(m.task, m.name) for m in METRICS}) == len(METRICS)
+    for m in METRICS:
+        assert m.name in measured[m.task] or m.alternatives > 5
+        assert len(m.label) == 2 and all(m.label) and m.better in ('higher', 'lower')
+    assert {m.name for m in METRICS if m.sign < 0} == {'brier', 'ece', 'log_loss'}
+    with pytest.raises(ValueError, match="preference: unknown metric 'ndcg'; expected one of accuracy"):
+        find_metric('preference', 'ndcg')
+
+
+def test_the_two_rules_for_ties_agree_without_ties():
+    y, p, _ = sample(8, digits=9)
+    one = np.ones((1, 80))
+    together, random = (average_precision(y, p, one, ties)[0] for ties in ('together', 'random'))
+    assert together == pytest.approx(random, abs=1e-12) == pytest.approx(sk.average_precision_score(y, p), abs=1e-12)
+
+
+def test_log_loss_of_choices_is_that_of_the_utilities():
+    u, ptr, chosen, free, person, rng = ragged(4)
+    p = choice_probability(u, ptr, free)[chosen]
+    want = preference_metrics(u, ptr, chosen, free, person, n_boot=0, rng=rng)['log_loss']['value']
+    assert choice_log_loss(p) == pytest.approx(want, abs=1e-12)
+    assert np.isfinite(choice_log_loss(np.zeros(3)))
+
+
 def test_import_is_light():
     "No model library is loaded by importing the metrics"
-    code = "import sys, turnover_nb.evaluate.metrics; print([m for m in ('torch', 'sklearn', 'xgboost', 'matplotlib') if m in sys.modules])"
+    heavy = ('torch', 'sklearn', 'xgboost', 'matplotlib')
+    code = f'import sys, turnover_nb.evaluate.metrics; print([m for m in {heavy} if m in sys.modules])'
     assert (
         subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.strip() == '[]'
     )

@@ -1,35 +1,73 @@
-"The relational model: sums over others, messages by brute force, no leak, any shape of survey, and what it finds in planted data"
+"The turnover part of the relational model: sums over others, messages by brute force, no leak, planted data"
 
 import time
 from dataclasses import replace
-import numpy as np, pandas as pd, pytest, torch
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from sklearn.metrics import average_precision_score
+
+from turnover_nb.core.tables import Relation
+from turnover_nb.data.split import make_split
 from turnover_nb.graph.audit import leak_audit, rewrite
 from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.registry import make_model
+from turnover_nb.models.relational.settings import RelationalSettings
 from turnover_nb.models.relational.turnover import (
     Colleagues,
     Groups,
     Inputs,
     Network,
     Prior,
-    RelationalModel,
     ResidualMessage,
-    fit_relational,
+    TurnoverPart,
     one_cycle,
     phase_groups,
-    predict_relational,
     rates,
     relational_inputs,
 )
-from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
-from turnover_nb.core.tables import Relation
 from worlds import world
 
 FAST = dict(epochs=25)
-same = lambda a, b: all(
-    torch.equal(x, y) for x, y in zip(a.state_dict().values(), b.state_dict().values(), strict=True)
-)
+
+
+def same(a, b):
+    "Have two models the same weights?"
+    weights = (m.network.state_dict().values() for m in (a, b))
+    return all(torch.equal(x, y) for x, y in zip(*weights, strict=True))
+
+
+def without_choices(s):
+    "A survey of turnover alone"
+    bare = {k: replace(r, posts=None) for k, r in s.relations.items()}
+    return replace(s, choices=None, posts=None, post_types=None, relations=bare)
+
+
+def only(s, *relations):
+    "A survey with some of its relations"
+    return replace(s, relations={k: s.relations[k] for k in relations})
+
+
+def fit(graph, seed=0, device='cpu', **settings):
+    return make_model('relational', **FAST | settings).fit(graph, seed, device=device)
+
+
+def graph_of(s, *args, **kw):
+    "The graph of the turnover of a survey under a split of it"
+    s = without_choices(s)
+    return build_graph(s, make_split(s, *args, **kw))
+
+
+def parts_of(model, g, phase='test'):
+    "The logit by part of the phase's people, in the order of `predict`, and their employee numbers"
+    index = g.at(phase)['employee'].index.numpy()
+    mine = np.isin(index, g.split.people(phase))
+    with torch.no_grad():
+        parts = model.network.turnover_part.parts(relational_inputs(g, phase))
+    return {k: v.numpy()[mine] for k, v in parts.items()}, index[mine]
 
 
 @pytest.fixture(scope='module')
@@ -37,13 +75,13 @@ def made():
     w = world(120, missing=0.1)
     y = w.turnover.copy()
     y[np.flatnonzero(y == 0)[:9]] = np.nan
-    return replace(w, turnover=y)
+    return without_choices(replace(w, turnover=y))
 
 
 @pytest.fixture(scope='module')
 def fitted(made):
-    g = build_graph(made, make_split(made))
-    return g, fit_relational(g, **FAST)
+    g = graph_of(made)
+    return g, fit(g)
 
 
 def random_groups(n=40, R=3, nodes=7, seed=0):
@@ -88,7 +126,7 @@ def test_the_order_of_rows_does_not_matter():
 
 def test_a_team_is_the_manager_and_the_reports(made):
     g = build_graph(made, make_split(made))
-    groups = phase_groups(g, 'test', ('manager',))
+    groups = phase_groups(build_graph(only(made, 'manager'), g.split), 'test')
     rows = set(zip(groups.person.tolist(), groups.node.tolist()))
     e = g.at('test')['employee', 'managed_by', 'employee'].edge_index
     assert rows == set(zip(*e.tolist())) | {(b, b) for b in e[1].tolist()} and len(rows) == len(groups.person)
@@ -160,55 +198,43 @@ def test_nothing_of_held_out_people_reaches_training(made):
     assert torch.equal(i.likelihood.nan_to_num(-1), j.likelihood.nan_to_num(-1)) and i.groups.names == j.groups.names
     pairs = lambda g: dense(g.groups)
     assert torch.equal(pairs(i), pairs(j))  # nodes may be numbered anew: who shares them does not
-    assert same(fit_relational(a, **FAST), fit_relational(b, **FAST))
+    model = fit(a)
+    assert same(model, fit(b))
     train = rewrite(made, split.train[:9], np.random.default_rng(0), labels=True)
-    assert not same(
-        fit_relational(a, **FAST), fit_relational(build_graph(train, split), **FAST)
-    )  # the comparison can fail
+    assert not same(model, fit(build_graph(train, split)))  # the comparison can fail
 
 
-@pytest.mark.parametrize('who', ['own', 'others', 'valid'])
 @pytest.mark.parametrize('likelihood', ['second', 'soft'])
-def test_no_held_out_label_moves_a_score(made, who, likelihood):
+def test_no_held_out_label_moves_a_score(made, likelihood):
     split = make_split(made)
-    one = split.test[:1]
-    people = dict(own=one, others=split.test[1:], valid=split.valid)[who]
     a = build_graph(made, split)
-    m = fit_relational(a, likelihood=likelihood, **FAST)
-    b = build_graph(rewrite(made, people, np.random.default_rng(1), labels=True), split)
-    for phase in ('valid', 'test'):
-        p, q = predict_relational(m, a, phase), predict_relational(m, b, phase)
-        assert (p['turnover'] == q['turnover']).all() and (p['people'] == q['people']).all()
+    m = fit(a, likelihood_target=likelihood)
+    for people in (split.test[:1], split.test[1:], split.valid):
+        b = build_graph(rewrite(made, people, np.random.default_rng(1), labels=True), split)
+        for phase in ('valid', 'test'):
+            p, q = m.predict(a, phase), m.predict(b, phase)
+            assert (p.turnover == q.turnover).all() and (p.people == q.people).all()
 
 
 def test_a_training_colleagues_label_moves_the_score_of_their_colleagues_only(made):
-    split = make_split(made)
-    a = build_graph(made, split)
-    m = fit_relational(a, relations=('employer',), **FAST)
-    firm = dict(zip(*made.relations['employer'].edges))
-    j = next(i for i in split.train if made.turnover[i] == 0 and any(firm[k] == firm[i] for k in split.test))
-    y = made.turnover.copy()
+    s = only(made, 'employer')
+    split = make_split(s)
+    a = build_graph(s, split)
+    m = fit(a)
+    firm = dict(zip(*s.relations['employer'].edges))
+    j = next(i for i in split.train if s.turnover[i] == 0 and any(firm[k] == firm[i] for k in split.test))
+    y = s.turnover.copy()
     y[j] = 1
-    p, q = (predict_relational(m, g, 'test') for g in (a, build_graph(replace(made, turnover=y), split)))
-    up = q['turnover'] - p['turnover']
-    mates = np.array([firm[k] == firm[j] for k in p['people']])
+    p, q = (m.predict(g) for g in (a, build_graph(replace(s, turnover=y), split)))
+    up = q.turnover - p.turnover
+    mates = np.array([firm[k] == firm[j] for k in p.people])
     assert (up[mates] > 1e-4).all() and (up[~mates] == 0).all()
 
 
-@pytest.mark.parametrize('preference', ['cold', 'warm'])
 @pytest.mark.parametrize('settings', [{}, dict(branch='sage')])
-def test_leak_audit_passes_with_the_scores(made, preference, settings):
-    g = build_graph(made, make_split(made, preference=preference, n_known=2))
-    m = fit_relational(g, **settings, **FAST)
-
-    def scores(g):
-        p, s = predict_relational(m, g, 'test'), g.supervision('test')
-        at = dict(zip(p['people'].tolist(), p['turnover']))
-        return torch.tensor([at[i] for i in g.at('test')['employee'].index[s.turnover_index].tolist()]), torch.zeros(
-            len(s.rows)
-        )
-
-    assert leak_audit(g, scores=scores).passed
+def test_leak_audit_passes_with_the_scores(made, settings):
+    g = graph_of(made)
+    assert leak_audit(fit(g, **settings), g).passed
 
 
 # --- inductive
@@ -216,102 +242,74 @@ def test_leak_audit_passes_with_the_scores(made, preference, settings):
 
 def test_unseen_firms_and_people_without_relations_get_the_prior_mean(made):
     split = make_split(made, 'group', group='employer')
-    g = build_graph(made, split)
-    m = fit_relational(g, relations=('employer',), **FAST)
-    assert (
-        np.abs(predict_relational(m, g, 'test')['parts']['messages']).max() < 1e-6
-    )  # nobody of the test firms was in training
-    bare = {
-        k: replace(
-            r,
-            edges=r.edges[:, ~np.isin(r.edges, split.test).any(0)]
-            if r.labels is None
-            else r.edges[:, ~np.isin(r.edges[0], split.test)],
-        )
-        for k, r in made.relations.items()
-    }
+    g = build_graph(only(made, 'employer'), split)
+    # nobody of the test firms was in training
+    assert np.abs(parts_of(fit(g), g)[0]['messages']).max() < 1e-6
+    bare = {}
+    for k, r in made.relations.items():
+        gone = np.isin(r.edges, split.test).any(0) if r.labels is None else np.isin(r.edges[0], split.test)
+        bare[k] = replace(r, edges=r.edges[:, ~gone])
     g = build_graph(replace(made, relations=bare), split)
-    m = fit_relational(g, **FAST)
-    p = predict_relational(m, g, 'test')
-    assert (p['parts']['messages'] == 0).all() and (p['parts']['colleagues'] == 0).all() and np.ptp(p['turnover']) > 0
+    m = fit(g)
+    parts = parts_of(m, g)[0]
+    assert (parts['messages'] == 0).all() and (parts['colleagues'] == 0).all() and np.ptp(m.predict(g).turnover) > 0
 
 
 @pytest.mark.parametrize('protocol', ['holdout', 'kfold', 'group', 'time'])
 def test_every_protocol(made, protocol):
     kw = dict(kfold=dict(fold=1), group=dict(group='employer')).get(protocol, {})
-    s = make_split(made, protocol, **kw)
-    g = build_graph(made, s)
-    p = predict_relational(fit_relational(g, **FAST), g, 'test')
-    assert (
-        p['people'].tolist() == s.test.tolist()
-        and np.isfinite(p['turnover']).all()
-        and np.allclose(1 / (1 + np.exp(-sum(p['parts'].values()))), p['turnover'])
-    )
+    g = graph_of(made, protocol, **kw)
+    m = fit(g)
+    p, (parts, people) = m.predict(g), parts_of(m, g)
+    assert np.array_equal(people, g.split.test) and np.isin(p.people, people).all()
+    logit = sum(v.astype('float64') for v in parts.values())[np.isin(people, p.people)]
+    assert np.allclose(1 / (1 + np.exp(-logit)), p.turnover)
 
 
 # --- any survey
 
 
-def fit_on(s, **kw):
-    g = build_graph(s, make_split(s))
-    return fit_relational(g, **kw, **FAST), g
-
-
 def without(s, what):
-    if what == 'choices':
-        return replace(
-            s,
-            choices=None,
-            posts=None,
-            post_types=None,
-            relations={k: replace(r, posts=None) for k, r in s.relations.items()},
-        )
     if what == 'most labels':
         y = s.turnover.copy()
         y[np.flatnonzero(y == 0)[:60]] = np.nan
         return replace(s, turnover=y)
-    return replace(
-        s, **{what: dict(relations={}, likelihood=None, features=pd.DataFrame(index=s.features.index))[what]}
-    )
+    nothing = dict(relations={}, likelihood=None, features=pd.DataFrame(index=s.features.index))
+    return replace(s, **{what: nothing[what]})
 
 
-@pytest.mark.parametrize('what', ['choices', 'relations', 'likelihood', 'most labels', 'features'])
+@pytest.mark.parametrize('what', ['relations', 'likelihood', 'most labels', 'features'])
 def test_surveys_that_lack_something(made, what):
-    s = without(made, what)
-    m, g = fit_on(s)
-    p = predict_relational(m, g, 'test')
-    assert (
-        np.isfinite(p['turnover']).all()
-        and (m.stated is None) == (what == 'likelihood')
-        and (m.messages is None) == (what == 'relations')
-    )
+    g = graph_of(without(made, what))
+    m = fit(g)
+    part = m.network.turnover_part
+    assert np.isfinite(m.predict(g).turnover).all()
+    assert (part.stated is None) == (what == 'likelihood') and (part.messages is None) == (what == 'relations')
 
 
 def test_no_turnover_label_and_no_labelled_training_person_are_named(made):
-    s = replace(made, turnover=None)
-    g = build_graph(s, make_split(s))
+    g = graph_of(replace(made, turnover=None))
     with pytest.raises(ValueError, match='no turnover labels'):
-        fit_relational(g)
+        relational_inputs(g, 'train')
+    with pytest.raises(ValueError, match='neither turnover labels nor choices'):
+        fit(g)
     split = make_split(made)
     y = made.turnover.copy()
     y[split.train] = np.nan
     with pytest.raises(ValueError, match='no training person has a turnover label'):
-        fit_relational(build_graph(replace(made, turnover=y), split))
+        fit(build_graph(replace(made, turnover=y), split))
 
 
 def test_one_group_of_all_does_not_pass_for_a_feature(made):
     "The mean over the others of a single group is one's own feature, turned round: it must stay small"
-    one = Relation('firm', 'employer', np.array(['all']), np.stack([np.arange(made.n), np.zeros(made.n, 'int64')]))
-    s = replace(made, relations=dict(firm=one))
-    g = build_graph(s, make_split(s))
+    edges = np.stack([np.arange(made.n), np.zeros(made.n, 'int64')])
+    g = graph_of(replace(made, relations=dict(firm=Relation('firm', 'employer', np.array(['all']), edges))))
     i = relational_inputs(g, 'train')
-    part = Colleagues(i.x, i.groups)
-    part.weight.data += 1.0
-    unit = [Colleagues(i.x[:, [k]], i.groups) for k in range(i.x.shape[1])]
-    for k, u in enumerate(unit):
+    for k in range(i.x.shape[1]):
+        u = Colleagues(i.x[:, [k]], i.groups)
         u.weight.data += 1.0
         assert u(i.x[:, [k]], i.groups, i.train).std() < 0.5
-    assert np.isfinite(predict_relational(fit_relational(g, **FAST), g, 'test')['turnover']).all()
+    assert np.isfinite(fit(g).predict(g).turnover).all()
 
 
 def test_constant_columns_and_a_rare_class(made):
@@ -319,48 +317,21 @@ def test_constant_columns_and_a_rare_class(made):
     y = np.zeros(made.n)
     y[[1, 40, 80]] = 1
     for w in (s, replace(s, turnover=y)):
-        m, g = fit_on(w)
-        assert np.isfinite(predict_relational(m, g, 'test')['turnover']).all() and all(
-            torch.isfinite(p).all() for p in m.parameters()
-        )
+        g = graph_of(w)
+        m = fit(g)
+        assert np.isfinite(m.predict(g).turnover).all()
+        assert all(torch.isfinite(p).all() for p in m.network.parameters())
 
 
-# --- switches
-
-
-@pytest.mark.parametrize(
-    'change',
-    [
-        dict(linear=False),
-        dict(products=False),
-        dict(network=0),
-        dict(network=8),
-        dict(colleagues=False),
-        dict(messages=False),
-        dict(likelihood='none'),
-        dict(likelihood='soft'),
-        dict(branch='hgt'),
-        dict(branch='sage'),
-        dict(strength=3.0),
-        dict(relations=('employer',)),
-        dict(relations=()),
-    ],
-)
-def test_each_switch_changes_training(fitted, change):
-    g, m = fitted
-    other = fit_relational(g, **change, **FAST)
-    assert not np.array_equal(
-        predict_relational(m, g, 'test')['turnover'], predict_relational(other, g, 'test')['turnover']
-    )
+# --- switches: what each changes is in test_switches
 
 
 def test_all_off_is_the_base_rate(made):
-    g = build_graph(made, make_split(made))
-    m = fit_relational(
-        g, linear=False, products=False, network=0, colleagues=False, messages=False, likelihood='none', epochs=100
-    )
+    g = graph_of(made)
+    off = dict(linear=False, products=False, network=0, colleague_features=False, residual_messages=False)
+    m = fit(g, **off, likelihood_target='none', epochs=100)
     y = g.supervision('train').turnover.mean().item()
-    assert np.allclose(predict_relational(m, g, 'test')['turnover'], y, atol=0.01)
+    assert np.allclose(m.predict(g).turnover, y, atol=0.01)
 
 
 def test_likelihood_is_used_in_training_only(made):
@@ -368,46 +339,19 @@ def test_likelihood_is_used_in_training_only(made):
     v = made.likelihood.copy()
     v[split.train] = np.roll(v[split.train], 1)
     a, b = (build_graph(s, split) for s in (made, replace(made, likelihood=v)))
-    assert same(*(fit_relational(g, likelihood='none', **FAST) for g in (a, b)))
-    assert not same(*(fit_relational(g, **FAST) for g in (a, b)))
-    m = fit_relational(a, **FAST)
-    assert np.array_equal(*(predict_relational(m, g, 'test')['turnover'] for g in (a, b)))
-
-
-@pytest.mark.parametrize(
-    'bad,said',
-    [
-        (dict(likelihood='hard'), 'likelihood'),
-        (dict(branch='gat'), 'branch'),
-        (dict(relations=('team',)), 'expected some of'),
-    ],
-)
-def test_bad_settings(fitted, bad, said):
-    with pytest.raises(ValueError, match=said):
-        fit_relational(fitted[0], **bad)
+    m = fit(a)
+    assert same(*(fit(g, likelihood_target='none') for g in (a, b)))
+    assert not same(m, fit(b))
+    assert np.array_equal(*(m.predict(g).turnover for g in (a, b)))
 
 
 def test_repeats_to_the_bit_and_leaves_the_global_generator(fitted):
     g, m = fitted
     torch.manual_seed(9)
     before = torch.random.get_rng_state()
-    for settings in ({}, dict(branch='sage')):
-        assert same(*(fit_relational(g, **settings, **FAST) for _ in range(2)))
-    assert (
-        torch.equal(before, torch.random.get_rng_state())
-        and same(m, fit_relational(g, **FAST))
-        and not same(m, fit_relational(g, 1, **FAST))
-    )
-
-
-def test_weights_survive_a_file(fitted, tmp_path):
-    g, m = fitted
-    torch.save(m.state_dict(), tmp_path / 'm.pt')
-    other = RelationalModel(relational_inputs(g, 'train'), g, 5)
-    other.load_state_dict(torch.load(tmp_path / 'm.pt', weights_only=True))
-    assert np.array_equal(
-        predict_relational(m, g, 'test')['turnover'], predict_relational(other.eval(), g, 'test')['turnover']
-    )
+    assert same(*(fit(g, branch='sage') for _ in range(2)))
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert same(m, fit(g)) and not same(m, fit(g, seed=1))
 
 
 # --- a prior without a scale
@@ -417,15 +361,16 @@ def alone(x, y):
     "Inputs without relations, for the own features alone"
     none = torch.zeros(0, dtype=torch.long)
     every = torch.arange(len(x))
-    return Inputs(x, Groups(none, none, none, len(x), 0, ()), every, every, y, torch.full_like(y, torch.nan), None)
+    groups = Groups(none, none, none, len(x), 0, ())
+    return Inputs(x, groups, every, every, y, torch.full_like(y, torch.nan), data=None)
 
 
 def trained(i, steps=250, **settings):
-    m = RelationalModel(i, **settings)
+    m = TurnoverPart(i, None, RelationalSettings(**settings))
     adam, cycle = one_cycle(rates(m), steps)
     for _ in range(steps):
         adam.zero_grad()
-        m.loss(i).backward()
+        sum(m.losses(i).values()).backward()
         adam.step()
         cycle.step()
     return m
@@ -433,7 +378,8 @@ def trained(i, steps=250, **settings):
 
 @pytest.mark.parametrize('n,D,rate', [(300, 20, 0.1), (300, 200, 0.3), (6000, 20, 0.05), (6000, 60, 0.5)])
 def test_noise_costs_no_more_than_a_free_regression_at_every_size(n, D, rate):
-    "In spite of D²/2 products and a network: an unpenalised logistic regression on D useless features has scores of sd √(D/(n·rate·(1 − rate)))"
+    """In spite of D²/2 products and a network: an unpenalised logistic regression on D useless features
+    has scores of sd √(D/(n·rate·(1 − rate)))"""
     g = torch.Generator().manual_seed(n + D)
     m = trained(alone(torch.randn(n, D, generator=g), (torch.rand(n, generator=g) < rate).float()))
     new = torch.randn(4000, D, generator=g)
@@ -464,81 +410,80 @@ def test_penalties_shrink_with_the_root_of_n():
 
 def planted(seed, n=1500, **knobs):
     w = make_synthetic(n_employees=n, seed=seed, **knobs)
-    s = make_split(w.survey, seed=seed)
-    return w, s, build_graph(w.survey, s)
+    return w, graph_of(w.survey, seed=seed)
 
 
-def soft_aupr(w, s, p):
+def soft_aupr(w, g, m):
     "AUPR where each person leaves with the probability of the planted law: without the luck of the draw"
-    q = w.truth.turnover_given(s.train)[s.test]
+    q = w.truth.turnover_given(g.split.train)[g.split.test]
+    p = m.predict(g).turnover
     return average_precision_score(np.repeat([1, 0], len(q)), np.tile(p, 2), sample_weight=np.r_[q, 1 - q])
+
+
+def variances(models, *names):
+    return [m.facts()['learned']['variance'][k] for m in models for k in names]
 
 
 @pytest.fixture(scope='module')
 def signal():
-    return [planted(seed) for seed in (201, 202, 203)]
+    "Worlds with relational signal, each with a fitted model and its soft AUPR"
+    worlds = [planted(seed) for seed in (201, 202, 203)]
+    models = [fit(g, epochs=300) for _, g in worlds]
+    return worlds, models, [soft_aupr(w, g, m) for (w, g), m in zip(worlds, models)]
+
+
+@pytest.fixture(scope='module')
+def no_signal():
+    "Worlds without relational signal, each with a fitted model"
+    worlds = [planted(seed, context=0.0, contagion=0.0) for seed in (201, 202, 203)]
+    return worlds, [fit(g, epochs=300) for _, g in worlds]
 
 
 def test_it_finds_most_of_what_can_be_found(signal):
     share = []
-    for w, s, g in signal:
-        best = w.truth.scores(s.test, known_labels=s.train)['turnover']
-        a = soft_aupr(w, s, predict_relational(fit_relational(g), g, 'test')['turnover'])
-        share.append((a - best['base_rate']) / (best['aupr'] - best['base_rate']))
+    for (w, g), found in zip(signal[0], signal[2]):
+        best = w.truth.scores(g.split.test, known_labels=g.split.train)['turnover']
+        share.append((found - best['base_rate']) / (best['aupr'] - best['base_rate']))
     assert np.mean(share) > 0.86
 
 
-def test_every_part_earns_its_place(signal):
-    whole = np.mean(
-        [soft_aupr(w, s, predict_relational(fit_relational(g), g, 'test')['turnover']) for w, s, g in signal]
-    )
-    for off in (dict(products=False), dict(colleagues=False), dict(messages=False), dict(likelihood='none')):
-        part = np.mean(
-            [soft_aupr(w, s, predict_relational(fit_relational(g, **off), g, 'test')['turnover']) for w, s, g in signal]
-        )
-        assert whole > part + 0.01, (off, whole, part)
+@pytest.mark.parametrize(
+    'off',
+    [
+        dict(products=False),
+        dict(colleague_features=False),
+        dict(residual_messages=False),
+        dict(likelihood_target='none'),
+    ],
+    ids=lambda off: next(iter(off)),
+)
+def test_every_part_earns_its_place(signal, off):
+    part = [soft_aupr(w, g, fit(g, epochs=300, **off)) for w, g in signal[0]]
+    assert np.mean(signal[2]) > np.mean(part) + 0.01
 
 
-def test_variances_follow_what_was_planted(signal):
-    there = [fit_relational(g) for *_, g in signal]
-    gone = [fit_relational(planted(seed, context=0.0, contagion=0.0)[2]) for seed in (201, 202, 203)]
-    firm = lambda ms: np.mean([dict(zip(m.relations, m.messages.variance.tolist()))['employer'] for m in ms])
-    assert firm(there) > 0.5 and firm(gone) < 0.15
-    others = [
-        v
-        for m in there
-        for k, v in zip(m.relations, m.messages.variance.tolist())
-        if k in ('city_tier', 'company_size', 'position')
-    ]
-    assert np.mean(others) < 0.1
+def test_variances_follow_what_was_planted(signal, no_signal):
+    assert np.mean(variances(signal[1], 'employer')) > 0.5
+    assert np.mean(variances(no_signal[1], 'employer')) < 0.15
+    assert np.mean(variances(signal[1], 'city_tier', 'company_size', 'position')) < 0.1
 
 
-def test_without_relational_signal_the_graph_costs_little():
+def test_without_relational_signal_the_graph_costs_little(no_signal):
     gap = []
-    for seed in (201, 202, 203):
-        w, s, g = planted(seed, context=0.0, contagion=0.0)
-        gap.append(
-            np.subtract(
-                *(
-                    soft_aupr(w, s, predict_relational(fit_relational(g, **k), g, 'test')['turnover'])
-                    for k in ({}, dict(relations=()))
-                )
-            )
-        )
+    for (w, g), m in zip(*no_signal):
+        bare = build_graph(replace(g.survey, relations={}), g.split)
+        gap.append(soft_aupr(w, g, m) - soft_aupr(w, bare, fit(bare, epochs=300)))
     assert np.mean(gap) > -0.012
 
 
 def test_a_fit_is_quick():
-    _, _, g = planted(7, 2000)
+    _, g = planted(7, 2000)
     start = time.process_time()
-    fit_relational(g)
+    fit(g, epochs=300)
     assert time.process_time() - start < 6
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='no GPU')
 def test_gpu_agrees(fitted):
     g, m = fitted
-    other = fit_relational(g, device='cuda', **FAST)
-    assert np.allclose(
-        predict_relational(m, g, 'test')['turnover'], predict_relational(other, g, 'test')['turnover'], atol=1e-3
-    )
+    assert np.allclose(m.predict(g).turnover, fit(g, device='cuda').predict(g).turnover, atol=1e-3)

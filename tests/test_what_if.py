@@ -1,24 +1,28 @@
-"Posts that do not exist yet: planted shares come back within their intervals, what cannot be told is refused, bad tables are named; tastes as tables, in runs and in the report"
+"Posts that do not exist yet: planted shares come back, what cannot be told is refused, bad tables are named; tastes"
 
 from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from turnover_nb.cli import main
 from turnover_nb.core.errors import DataError
-from turnover_nb.tastes.offers import LEAST, conjoint_world, group_masks, read_posts
-from turnover_nb.tastes.resampled import belief, fit_what_if, resample, share_interval, shares
+from turnover_nb.core.disclosure import FEWEST
+from turnover_nb.tastes.offers import group_masks, read_posts
+from turnover_nb.synthetic.conjoint import conjoint_world
+from turnover_nb.tastes.resampled import belief, fit_what_if
+from turnover_nb.tastes.check import resample
+from turnover_nb.tastes.shares import share_interval, shares
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
 from turnover_nb.core.tables import CHOICE_COLUMNS, Choices
-from turnover_nb.tastes.tables import (
-    coefficient_table,
-    person_tastes,
-    population_table,
-    run_curve,
-    run_tastes,
-    tastes,
-    utility_weights,
-)
-from turnover_nb.choice.design import curve_of, level_name, pay_attribute
+from turnover_nb.tastes.coefficients import coefficient_table
+from turnover_nb.tastes.spread import person_tastes, population_table
+from turnover_nb.tastes.tables import tastes
+from turnover_nb.tastes.run_tables import logit_rows, taste_rows
+from turnover_nb.tastes.weights import natural_weights
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.known import known_curve
+from turnover_nb.models.registry import make_model
+from turnover_nb.tastes.known import curve_of
+from turnover_nb.choice.design import level_name, pay_attribute
 from turnover_nb.tastes.what_if import DECLINE, what_if
 
 QUICK = dict(n_boot=20, folds=2, grid=[dict(coin=False, penalty=0.5, steps=60, draws=12)])
@@ -71,7 +75,7 @@ def shown_pair(s):
 
 # ------------------------------------------------------------------------------------------- shares
 def test_planted_shares_lie_in_their_intervals(world, model):
-    "Of everybody and of each group, against the planted tastes of these very people; and the intervals are no wider than useful"
+    "Of everybody and of each group, against the planted tastes of these people; intervals are no wider than useful"
     s, beta = world
     r = what_if(model, POSTS, 'commute', moves=False)
     Z = np.c_[[0, 5, 20], [0, 0, 0], [0, 1, 0], [0, 0, 0]]
@@ -197,7 +201,7 @@ def test_small_groups_and_the_next_smallest_are_hidden(world):
         and 'tiny' in hidden.notes[-1]
         and 'small' in hidden.notes[-1]
     )
-    assert hidden.shares.people.min() >= LEAST and set(r.shares.group) == {
+    assert hidden.shares.people.min() >= FEWEST and set(r.shares.group) == {
         'everybody',
         *s.relations['employer'].labels[:25],
     }
@@ -309,10 +313,15 @@ def test_a_bad_table_is_one_clear_error(world, tmp_path, edit, message):
         read_posts(f, world[0])
 
 
-def test_bad_arguments_are_refused_before_anything_is_fitted(world, monkeypatch):
-    import turnover_nb.tastes.what_if as module
+class Untouched(list):
+    "Settings that nobody may look at"
 
-    monkeypatch.setattr(module, 'fit_what_if', lambda *a, **k: pytest.fail('fitted'))
+    def __iter__(self):
+        pytest.fail('fitted')
+
+
+def test_bad_arguments_are_refused_before_anything_is_fitted(world):
+    never = dict(grid=Untouched([0]))
     s, _ = world
     for kw, message in (
         (dict(target=50), 'target=50: expected a share between 0 and 1'),
@@ -320,18 +329,18 @@ def test_bad_arguments_are_refused_before_anything_is_fitted(world, monkeypatch)
         (dict(group='comute'), "no column or relation 'comute'"),
     ):
         with pytest.raises(ValueError, match=message):
-            what_if(s, POSTS, **kw)
+            what_if(s, POSTS, **kw, **never)
     with pytest.raises(ValueError, match='holds no choices of posts with attributes'):
-        what_if(replace(s, choices=None), POSTS)
+        what_if(replace(s, choices=None), POSTS, **never)
     with pytest.raises(DataError, match='nothing.csv: no such file'):
-        what_if(s, 'nothing.csv')
+        what_if(s, 'nothing.csv', **never)
     for kw, message in (
         (dict(n_boot=5), 'at least 20 resamples'),
         (dict(ordinal='steps'), 'expected one of auto, levels, linear'),
         (dict(folds=200), 'the check needs at least 400'),
     ):
         with pytest.raises(ValueError, match=message):
-            fit_what_if(s, **kw)
+            fit_what_if(s, **kw, **never)
 
 
 def test_labels_and_affixes_of_the_codebook_are_understood(world, tmp_path):
@@ -371,36 +380,19 @@ def test_perfect_separation_is_named_and_does_not_stop_a_run(world):
     bad = replace(s, posts=posts, choices=replace(s.choices, table=t.assign(chosen=best)))
     with pytest.raises(ValueError, match='perfect separation by pay: every choice follows it'):
         tastes(bad, **QUICK)
-    note = run_tastes('conditional_logit', None, bad, make_split(bad))
+    note = taste_rows(lambda: logit_rows(bad, make_split(bad)), bad, 'conditional_logit')
     assert list(note.kind) == ['note'] and 'perfect separation' in note.note[0]
 
 
-def test_weights_of_the_utility_head_are_its_utilities(world):
-    "Utilities by natural units differ from the model's by a constant of each person"
-    from turnover_nb.models.gnn.config import make_config
-    from turnover_nb.graph.graph import build_graph
-    from turnover_nb.models.trainer import fit, model_inputs
-
+def test_weights_in_natural_units_are_the_same_utilities(world):
+    "Utilities by natural units differ from those of the encoded attributes by a constant of each person"
     s = plain(world[0])
-    g = build_graph(s, make_split(s))
-    m = fit(g, make_config(preference_head='utility', hidden=8, epochs=3), 0).model
-    w = utility_weights(m, g)
+    encoder = build_graph(s, make_split(s)).post_encoder
+    weights = np.random.default_rng(0).normal(size=(5, len(encoder.names)))
+    w = natural_weights(s, encoder, weights, s.ids[:5])
     d = coefficient_table(s, 'linear')[2]
-    data = model_inputs(g, m.config, 'test')
-    sup = g.supervision('test')
-    who = data['employee'].index.numpy()[sup.employee.numpy()]
-    post = (
-        data['post'].index.numpy()[sup.post.numpy()]
-        if 'index' in data['post']
-        else s.choices.table.post.to_numpy()[sup.rows.numpy()]
-    )
-    with torch.no_grad():
-        u = m.utility(m.eval()(data), data, sup.employee, sup.post).numpy()
-    natural = (w.loc[s.ids[who]].to_numpy() * d.Z[post]).sum(1)
-    gap = pd.Series(u - natural).groupby(who).std()
-    assert gap.max() < 1e-4 and np.std(u) > 0.01, gap.max()
-    with pytest.raises(ValueError, match="preference_head='utility'"):
-        utility_weights(fit(g, make_config(hidden=8, epochs=1), 0).model, g)
+    gap = weights @ encoder.transform(s.posts).T - w.to_numpy() @ d.Z.T
+    assert gap.std(1).max() < 1e-4 and list(w.index) == list(s.ids[:5])
 
 
 # ------------------------------------------------------------------------------------------- commands, runs, report
@@ -433,15 +425,12 @@ def test_runs_leave_what_the_report_needs_and_the_report_shows_it(tmp_path):
     )
     folder = start(plan, tmp_path, 'x')
     assert all(o.ok for o in sweep(plan, folder, 1))
-    have = {
-        p.parent.parent.name: {q.name for q in p.parent.glob('*.parquet')} for p in folder.glob('*/seed_0/results.json')
-    }
-    assert (
-        'tastes.parquet' in have['conditional_logit']
-        and {'tastes.parquet', 'known_curve.parquet'} <= have['latent_class']
-        and not {'tastes.parquet', 'known_curve.parquet'} & have['majority']
-    )
-    curve = pd.read_parquet(folder / 'latent_class' / 'seed_0' / 'known_curve.parquet')
+    found = [*folder.glob('**/seed_0/*.parquet')]
+    have = {m: {p.name for p in found if m in p.parts} for m in plan.models}
+    assert 'tastes.parquet' in have['conditional_logit']
+    assert {'tastes.parquet', 'known_curve.parquet'} <= have['latent_class']
+    assert not {'tastes.parquet', 'known_curve.parquet'} & have['majority']
+    curve = next(pd.read_parquet(p) for p in found if p.name == 'known_curve.parquet' and 'latent_class' in p.parts)
     assert sorted(curve.known.unique()) == list(range(7)) and (curve.groupby('known').employee.nunique() == 16).all()
     text = make_report(folder).read_text('utf-8')
     assert all(
@@ -472,11 +461,13 @@ def test_a_curve_is_the_mean_over_answers(world):
         and (c.accuracy_low <= c.accuracy).all()
         and c.n_situations.tolist() == [4, 3]
     )
-    from turnover_nb.choice.panel_logit import fit_panel_preference
 
+
+def test_the_curve_of_a_model_does_not_depend_on_when_it_is_asked(world):
     s, split = world[0], make_split(world[0])
-    f = fit_panel_preference('mixed_logit', s.choices, None, split, s, grid=[dict(steps=30, draws=8)])
-    a, b = run_curve(f, s, split, 0), run_curve(f, s, split, 0)
+    graph = build_graph(s, split)
+    fitted = make_model('mixed_logit', coin=[False], penalty=[1.0], steps=30, draws=8).fit(graph)
+    a, b = known_curve(fitted, graph, 0), known_curve(fitted, graph, 0)
     pd.testing.assert_frame_equal(a, b, check_exact=True)
     assert a.n.groupby(a.known).sum().tolist() == [len(split.test) * k for k in range(6, 0, -1)]
 

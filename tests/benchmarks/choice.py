@@ -1,32 +1,39 @@
 """How good the choice baselines are where the truth is known, and on a survey. One part a call, for example
 
     python tests/benchmarks/choice.py truth --seeds 3
-    python tests/benchmarks/choice.py survey --data survey/ --codebook job_choice_survey --repeats 3 [--subset people.txt]
+    python tests/benchmarks/choice.py survey --data survey/ --codebook job_choice_survey [--subset people.txt]
     python tests/benchmarks/choice.py trade --replications 50
     python tests/benchmarks/choice.py speed
 
-`truth`: log-loss above the Bayes optimum, in percent of it, at 0, 1, 3 and 6 known answers (expected over answers, test people).
-`survey`: repeated k-fold; each test answer is predicted from none and from all of the person's others; intervals resample people over all
-repeats together; `--subset` is a file with 1 or 0 for each person, in the order of the data: those with 1 are scored apart too.
+`truth`: log-loss above the Bayes optimum, in percent of it, at 0, 1, 3 and 6 known answers (expected over answers,
+test people).
+`survey`: repeated k-fold; each test answer is predicted from none and from all of the person's others; intervals
+resample people over all repeats together; `--subset` is a file with 1 or 0 for each person, in the order of the data:
+those with 1 are scored apart too.
 `trade`: how often the intervals of the willingness to trade pay cover the truth.
-`speed`: seconds to estimate a multinomial logit of 100,000 people, 7 tasks each, 9 attributes that differ per person and task."""
+`speed`: seconds to estimate a multinomial logit of 100,000 people, 7 tasks each, 9 attributes that differ per person
+and task."""
 
 import argparse
 import time
 import numpy as np
 import pandas as pd
-from turnover_nb.choice.logit import PREFERENCE_BASELINES, estimate_logit, fit_preference
-from turnover_nb.evaluate.metrics import choice_probability, preference_metrics
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.registry import make_model, members
+from turnover_nb.choice.estimate import estimate_logit
+from turnover_nb.evaluate.preference import choice_probability, preference_metrics
 from turnover_nb.data.split import make_split
 
 KNOWN = (0, 1, 3, 6)
 
 
-def probabilities(fit, choices, known, people):
-    "Probability of each row, whatever the baseline"
-    if fit.model is not None:
-        return fit.model.probability(known, people)
-    return choice_probability(fit.utility, choices.ptr, choices.table.available.to_numpy())
+def probabilities(model, graph, known):
+    "Probability of each row of test people that is to be predicted, NaN elsewhere"
+    p, table = model.predict(graph, 'test', known), graph.survey.choices.table
+    out = np.full(len(table), np.nan)
+    ptr = np.r_[np.flatnonzero(np.diff(table.situation.to_numpy()[p.rows], prepend=-1)), len(p.rows)]
+    out[p.rows] = choice_probability(p.utility, ptr, table.available.to_numpy()[p.rows])
+    return out
 
 
 def truth(a):
@@ -37,17 +44,17 @@ def truth(a):
         world = make_synthetic(n_employees=a.employees, seed=seed)
         survey, law = world.survey, world.truth
         split = make_split(survey, seed=seed)
-        c, who = survey.choices, split.test
+        graph, who = build_graph(survey, split), split.test
         for name in a.models:
             t0 = time.process_time()
-            fit = fit_preference(name, c, None, split, survey)
+            model = make_model(name).fit(graph)
             seconds.setdefault(name, []).append(time.process_time() - t0)
             for k in KNOWN:
                 told = np.argsort(np.random.default_rng([seed, k]).random((survey.n, 7)), 1).argsort(1) < k
                 told[np.setdiff1d(np.arange(survey.n), who)] = False
                 p = law.second_post(told.ravel(), who)
                 free = ~told[who]
-                q = np.clip(probabilities(fit, c, told.ravel(), who).reshape(-1, 7, 2)[who, :, 1], 1e-9, 1 - 1e-9)
+                q = np.clip(probabilities(model, graph, told.ravel()).reshape(-1, 7, 2)[who, :, 1], 1e-9, 1 - 1e-9)
                 bayes = -(p * np.log(p) + (1 - p) * np.log1p(-p))[free].mean()
                 loss = -(p * np.log(q) + (1 - p) * np.log1p(-q))[free].mean()
                 rows.append(
@@ -55,7 +62,7 @@ def truth(a):
                         model=name, known=k, seed=seed, bayes=bayes, gap=loss - bayes, percent=100 * (loss / bayes - 1)
                     )
                 )
-            print(seed, name, fit.chosen, flush=True)
+            print(seed, name, model.facts()['preference']['chosen'], flush=True)
     table = pd.DataFrame(rows)
     out = table.groupby(['model', 'known'], sort=False)[['bayes', 'gap', 'percent']].mean()
     out['percent_sd'] = table.groupby(['model', 'known'], sort=False).percent.std()
@@ -78,13 +85,14 @@ def survey_scores(survey, name, a):
         for f in range(a.folds):
             for i, warm in enumerate((dict(preference='cold'), dict(preference='warm', n_known=most - 1))):
                 split = make_split(survey, 'kfold', seed=r, fold=f, n_folds=a.folds, **warm)
-                fit = fit_preference(name, c, None, split, survey, seed=r)
+                graph = build_graph(survey, split)
+                model = make_model(name).fit(graph, seed=r)
                 mine = np.isin(c.employee, split.test)
-                for task in range(len(c.tasks)) if i and fit.model is not None else [None]:
-                    now = (
-                        mine & ~split.known if task is None else mine & (c.task == task)
-                    )  # a baseline without a model has learned from the known answers
-                    p = probabilities(fit, c, np.zeros(c.n, bool) if task is None else mine & ~now, split.test)
+                # a model that uses no answers of a person has learned from the known ones
+                ask = range(len(c.tasks)) if i and model.uses_answers(graph) else [None]
+                for task in ask:
+                    now = mine & ~split.known if task is None else mine & (c.task == task)
+                    p = probabilities(model, graph, split.known if task is None else mine & ~now)
                     row = now[t.situation.to_numpy()]
                     out[r, i, row] = p[row]
     return out
@@ -129,10 +137,11 @@ def survey(a):
 
 
 def trade(a):
-    "Willingness to trade in surveys of a free design with the synthetic survey's attributes, common tastes and latent tastes"
-    from turnover_nb.choice.panel_logit import Panel
+    "Willingness to trade in surveys of a free design with the synthetic survey's attributes, common and latent tastes"
+    from turnover_nb.choice.panel import Panel
     from turnover_nb.synthetic.world import COMMON, LATENT
-    from turnover_nb.choice.design import estimate_mixed, willingness
+    from turnover_nb.choice.mixed_estimate import estimate_mixed
+    from turnover_nb.choice.worth import willingness
     import torch
 
     names = list(COMMON)
@@ -185,7 +194,8 @@ def trade(a):
             e.mean(0).round(3),
         )
     print(
-        f'{a.replications} replications, {n} people × {T} tasks, {a.draws} draws; {np.mean(seconds):.1f} CPU s per mixed logit'
+        f'{a.replications} replications, {n} people × {T} tasks, {a.draws} draws; '
+        f'{np.mean(seconds):.1f} CPU s per mixed logit'
     )
 
 
@@ -199,7 +209,8 @@ def speed(a):
     t0, c0 = time.perf_counter(), time.process_time()
     est = estimate_logit(Z, np.arange(0, n * T * A + 1, A), chosen, person=np.repeat(np.arange(n), T))
     print(
-        f'{n:,} people × {T} tasks × {A} alternatives × {K} attributes: {time.perf_counter() - t0:.1f} s wall, {time.process_time() - c0:.1f} s CPU; '
+        f'{n:,} people × {T} tasks × {A} alternatives × {K} attributes: '
+        f'{time.perf_counter() - t0:.1f} s wall, {time.process_time() - c0:.1f} s CPU; '
         f'largest |z| of the estimates {np.abs((est.beta - beta) / np.sqrt(np.diag(est.cov))).max():.2f}'
     )
 
@@ -207,7 +218,7 @@ def speed(a):
 def main():
     ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('part', choices=('truth', 'survey', 'trade', 'speed'))
-    ap.add_argument('--models', nargs='+', default=list(PREFERENCE_BASELINES))
+    ap.add_argument('--models', nargs='+', default=['majority', *members('choice')])
     ap.add_argument('--employees', type=int, default=2000)
     ap.add_argument('--seeds', type=int, default=3)
     ap.add_argument('--first', type=int, default=0, help='first seed')

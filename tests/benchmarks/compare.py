@@ -1,10 +1,13 @@
-"""How often does a comparison claim a difference where there is none, and how often does it find one that is there? Prints both, for example
+"""How often does a comparison claim a difference where there is none, and how often does it find one that is there?
+
+Prints both, for example
 
     python tests/benchmarks/compare.py --worlds 1000 --jobs 2
 
-A world is a new survey. Turnover: each model is a logistic regression (or a decision tree) that sees the same signal through noise of its own. With
-noise of equal strength nobody is better, whatever a survey shows; `chance` compares a model without any signal with a constant one. Preference: seven
-pairs per person. People are divided 68 : 12 : 20 as in the experiments. Claims count in either direction, with 95 % Clopper-Pearson intervals."""
+A world is a new survey. Turnover: each model is a logistic regression (or a decision tree) that sees the same signal
+through noise of its own. With noise of equal strength nobody is better, whatever a survey shows; `chance` compares a
+model without any signal with a constant one. Preference: seven pairs per person. People are divided 68 : 12 : 20 as in
+the experiments. Claims count in either direction, with 95 % Clopper-Pearson intervals."""
 
 import argparse
 import multiprocessing as mp
@@ -21,7 +24,7 @@ FEATURES, TASKS = 6, 7
 
 
 def logistic(X, y, train, steps=6):
-    "Probabilities [splits, rows] of L2-penalised logistic regressions on training rows [splits, rows], by Newton's method"
+    "Probabilities of L2-penalised logistic regressions on training rows, both [splits, rows], by Newton's method"
     Z = np.c_[np.ones(len(X)), X]
     b, R = np.zeros((len(train), Z.shape[1])), np.diag(np.r_[1e-6, np.ones(X.shape[1])])
     risk = lambda: 1 / (1 + np.exp(-np.clip(b @ Z.T, -30, 30)))

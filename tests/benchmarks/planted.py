@@ -1,8 +1,9 @@
-"""What share of the planted signal does each model find? A new world per seed, whose best attainable scores are known; a row per run:
+"""What share of the planted signal does each model find? A new world per seed; its best scores are known; a row per run:
 
     python tests/benchmarks/planted.py --out planted.csv --jobs 2
 
-Worlds: `signal` (colleagues' answers and firm shocks move turnover), `alone` (neither does), `shuffled` (labels and choices in random order).
+Worlds: `signal` (colleagues' answers and firm shocks move turnover), `alone` (neither does), `shuffled` (labels and
+choices in random order).
 Rows that the file has already are not run again. `turnover_nb.report.headroom` makes the tables from the file."""
 
 import argparse
@@ -30,14 +31,14 @@ GRAPH = (
 )
 TIED = tuple(f'{g}+colleagues=true' for g in GRAPH)
 ALONE = ('hgt+encoder=mlp',)
-BEST = ('best', 'best_no_relations')
+RELATIONAL = ('relational', 'relational_no_relations')
 RUNS = dict(
     signal=dict(
-        cold=BASELINES + ALONE + GRAPH + TIED + BEST,
-        warm=('majority', 'conditional_logit', 'mixed_logit', 'best') + GRAPH,
+        cold=BASELINES + ALONE + GRAPH + TIED + RELATIONAL,
+        warm=('majority', 'conditional_logit', 'mixed_logit', 'relational') + GRAPH,
     ),
-    alone=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true') + ALONE + GRAPH + BEST),
-    shuffled=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true', 'best') + GRAPH),
+    alone=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true') + ALONE + GRAPH + RELATIONAL),
+    shuffled=dict(cold=('majority', 'logistic', 'mlp', 'hgt+colleagues=true', 'relational') + GRAPH),
 )
 
 
@@ -60,45 +61,30 @@ def world(name, seed, n):
 def one(job):
     "The row of one run"
     import torch
-    from turnover_nb.models.gnn.config import PRESETS, make_config
-    from turnover_nb.runs.sweep import parse_variant
-    from turnover_nb.runs.run import run_one
+
     from turnover_nb.data.split import make_split
+    from turnover_nb.runs.run import run_one
 
     torch.set_num_threads(1)
     name, protocol, seed, variant, n, boot = job
     survey, truth = world(name, seed, n)
-    model, settings = parse_variant(variant)
     split = make_split(survey, seed=seed, preference=protocol, n_known=6 if protocol == 'warm' else 3)
     start = time.process_time()
-    r = run_one(
-        survey,
-        split,
-        model,
-        seed=seed,
-        config=make_config(model, **settings) if model in PRESETS else None,
-        truth=truth,
-        variant=variant,
-        n_boot=boot,
-    )
-    row = dict(
-        world=name,
-        preference=protocol,
-        seed=seed,
-        variant=variant,
-        employees=n,
-        cpu_s=round(time.process_time() - start, 1),
-        base_rate=float(survey.turnover[split.test].mean()),
-        **{f'best_{k}': v for k, v in (r.results.facts.get('best_epochs') or {}).items()},
-    )
-    for task, m in (
-        ('turnover', r.results.turnover),
-        ('preference', r.results.preference and r.results.preference.metrics),
-    ):
-        for k in dict(turnover=('aupr', 'auroc', 'log_loss'), preference=('accuracy', 'log_loss'))[task] if m else ():
-            row |= {f'{task}_{k}': m[k].value, f'{task}_{k}_low': m[k].low, f'{task}_{k}_high': m[k].high}
-            if r.results.bayes and k in r.results.bayes.get(task, {}):
-                row[f'{task}_{k}_best'] = r.results.bayes[task][k]
+    r = run_one(survey, split, variant, seed=seed, truth=truth, n_boot=boot).results
+    row = dict(world=name, preference=protocol, seed=seed, variant=variant, employees=n)
+    row |= dict(cpu_s=round(time.process_time() - start, 1), base_rate=float(survey.turnover[split.test].mean()))
+    row |= {f'best_{k}': v for k, v in (r.facts.get('best_epochs') or {}).items()}
+    return row | metrics(r, 'turnover', r.turnover) | metrics(r, 'preference', r.preference and r.preference.metrics)
+
+
+def metrics(results, task, found):
+    "Columns of some metrics of a task with their intervals, and what the planted truth reaches"
+    row = {}
+    for k in dict(turnover=('aupr', 'auroc', 'log_loss'), preference=('accuracy', 'log_loss'))[task] if found else ():
+        at = f'{task}_{k}'
+        row |= {at: found[k].value, f'{at}_low': found[k].low, f'{at}_high': found[k].high}
+        if results.bayes and k in results.bayes.get(task, {}):
+            row[f'{at}_best'] = results.bayes[task][k]
     return row
 
 
@@ -130,16 +116,8 @@ def main():
     with mp.get_context('fork').Pool(a.jobs, maxtasksperchild=4) as pool:
         for i, row in enumerate(pool.imap_unordered(one, jobs)):
             rows.append(row)
-            print(
-                f'{i + 1}/{len(jobs)}',
-                row['world'],
-                row['preference'],
-                row['variant'],
-                row['seed'],
-                row['cpu_s'],
-                's',
-                flush=True,
-            )
+            said = [str(row[k]) for k in ('world', 'preference', 'variant', 'seed', 'cpu_s')]
+            print(f'{i + 1}/{len(jobs)}', *said, 's', flush=True)
             pd.DataFrame(rows).sort_values(['world', 'preference', 'seed', 'variant']).to_csv(
                 f'{out}.part', index=False
             )

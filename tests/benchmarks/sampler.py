@@ -3,13 +3,21 @@
     python tests/benchmarks/sampler.py --threads 1
     python tests/benchmarks/sampler.py --threads 2 --people 20000
 
-Refresh: 2·people·posts·dims floating-point operations over the wall time of the whole refresh, against the fastest of several chunked
-`torch.matmul` of the same operands into a buffer that is allocated once. Memory: peak resident set over what is resident before.
+Refresh: 2·people·posts·dims floating-point operations over the wall time of the whole refresh, against the fastest of
+several chunked `torch.matmul` of the same operands into a buffer that is allocated once. Memory: peak resident set over
+what is resident before.
 """
 
-import argparse, json, random, resource, time
+import argparse
+import json
+import random
+import resource
+import time
+
 import torch
-from turnover_nb.models.gnn.negatives import HardNegativeSampler, Positives
+
+from turnover_nb.data.post_sets import Positives
+from turnover_nb.models.gnn.negatives import HardNegativeSampler
 
 
 def resident(peak=False):
@@ -24,7 +32,7 @@ def forget_peak():
 
 
 def best(f, repeats):
-    "Shortest wall time and shortest CPU time of some calls, in s: the second hardly sees what else the machine is doing"
+    "Shortest wall time and shortest CPU time of some calls, in s: the second hardly sees what else is running"
     times = []
     for _ in range(repeats):
         t, c = time.perf_counter(), time.process_time()
@@ -82,17 +90,18 @@ def main():
     z, q = (torch.randn(n, a.dims, generator=g) for n in (a.people, a.posts))
     who = torch.arange(a.people).repeat_interleave(a.positives)
     positives = Positives.of(who, torch.randint(a.posts, (len(who),), generator=g), a.people, a.posts)
-    sampler = HardNegativeSampler(positives, a.posts, k=a.k)
+    sampler = HardNegativeSampler(positives, k=a.k)
+    score = lambda people: z[people] @ q.t()
 
-    sampler.refresh((z[:], q), 0)  # warm up
+    sampler.refresh(score, 0)  # warm up
     forget_peak()
     before = resident()
-    sampler.refresh((z, q), 0)
+    sampler.refresh(score, 0)
     memory = resident(peak=True) - before
     refresh, product = [], []
     for _ in range(a.repeats):  # in turn: other processes disturb both alike
         product += [best(lambda c=c: matmul(z, q, c), 1) for c in (128, 256, 512, 1024)]
-        refresh.append(best(lambda: sampler.refresh((z, q), 0), 1))
+        refresh.append(best(lambda: sampler.refresh(score, 0), 1))
     flops, (wall, cpu), (mm_wall, mm_cpu) = 2 * a.people * a.posts * a.dims / 1e9, least(refresh), least(product)
     print(
         json.dumps(

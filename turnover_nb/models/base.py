@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from ..core.saving import write_text
 
 if TYPE_CHECKING:
     from turnover_nb.graph.graph import Graph
 
 # %% auto #0
-__all__ = ['expected', 'Settings', 'Prediction', 'saved', 'Model']
+__all__ = ['expected', 'tuples', 'Settings', 'Prediction', 'saved', 'Model']
 
 # %% ../../nbs/07_models/00_base.ipynb #5c896604
 def expected(key: str, known: list) -> str:
@@ -28,10 +28,21 @@ def expected(key: str, known: list) -> str:
     return f'; did you mean {near[0]!r}?' if near else f'; expected one of {", ".join(known)}'
 
 
+def tuples(value):
+    "Lists inside lists as tuples: YAML and JSON know no tuple, settings hold nothing else"
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 class Settings(BaseModel):
     "Settings of a model; `of` raises ValueError that names the key, the value and what would be right"
 
     model_config = ConfigDict(frozen=True, extra='forbid', strict=True)
+
+    @field_validator('*', mode='before')
+    @classmethod
+    def listed(cls, value):
+        "Lists are as good as tuples"
+        return tuples(value)
 
     @classmethod
     def of(cls, **settings) -> Settings:
@@ -119,8 +130,8 @@ class Model:
         "Scores of the people of a phase, by what was trained"
         raise NotImplementedError
 
-    def reads(self, graph: Graph) -> Graph:
-        "The graph that the model takes in: `graph` itself, or one with further edges"
+    def reads(self, graph: Graph) -> Graph | None:
+        "The graph that the model takes in: `graph` itself, or one with further edges; None: it takes in no graph"
         return graph
 
     def inputs(self, graph: Graph) -> dict:
