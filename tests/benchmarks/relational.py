@@ -31,7 +31,7 @@ from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import make_model
 from turnover_nb.models.relational.model import Relational
 from turnover_nb.models.relational.network import fitted_panel
-from turnover_nb.report.headroom import mean_interval, ratio_of_means
+from turnover_nb.report.headroom import mean_over_seeds, ratio_of_means
 from turnover_nb.synthetic.world import make_synthetic
 
 MODELS = ("relational", "logistic", "random_forest", "mlp", "xgboost")
@@ -40,7 +40,7 @@ KNOWN = (0, 1, 3, 6)
 
 def show(x) -> str:
     "Mean with its 95 % interval"
-    m = mean_interval(np.asarray(x))
+    m = mean_over_seeds(np.asarray(x))
     return f"{m['value']:.4f}" + ("" if m["low"] is None else f" [{m['low']:.4f}, {m['high']:.4f}]")
 
 
