@@ -29,7 +29,7 @@ def test_published_schema_is_current():
 
 
 def test_reference_in_the_notebook_is_current():
-    cells = ["".join(c["source"]) for c in json.loads((nbs / "00_codebook.ipynb").read_text("utf-8"))["cells"]]
+    cells = ["".join(c["source"]) for c in json.loads((nbs / "01_data" / "01_codebook.ipynb").read_text("utf-8"))["cells"]]
     assert [c for c in cells if c.startswith("<!-- reference -->")] == ["<!-- reference -->\n" + reference()]
 
 
