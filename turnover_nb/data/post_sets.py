@@ -106,7 +106,7 @@ def minus(self: PostSets, other: PostSets) -> PostSets:
     keep = ~other.contains(self.person, self.post)
     return PostSets.of(self.person[keep], self.post[keep], len(self.count), self.n_posts)
 
-# %% ../../nbs/01_data/11_post_sets.ipynb #e3504f4e
+# %% ../../nbs/01_data/11_post_sets.ipynb #adeb96d0
 def refuse_people(bad: Tensor, why: str):
     "ValueError that names the first people with `bad` set, bool, shape [N]"
     who = bad.nonzero().flatten().tolist()
@@ -121,8 +121,3 @@ class Positives(PostSets):
 
     def __post_init__(self):
         refuse_people(self.count >= self.n_posts, f'chose all of the {self.n_posts} posts, no negative is possible')
-
-    @classmethod
-    def from_supervision(cls, sup, n_people: int, n_posts: int) -> Positives:
-        "The chosen rows of `Graph.supervision('train')`. Leave no answer out as a message: it is a positive too"
-        return cls.of(sup.employee[sup.chosen], sup.post[sup.chosen], n_people, n_posts)
