@@ -131,7 +131,7 @@ def survey(a):
 def trade(a):
     "Willingness to trade in surveys of a free design with the synthetic survey's attributes, common tastes and latent tastes"
     from turnover_nb.choice.panel_logit import Panel
-    from turnover_nb.synthetic.conjoint import COMMON, LATENT
+    from turnover_nb.synthetic.tasks import COMMON, LATENT
     from turnover_nb.choice.design import estimate_mixed, willingness
     import torch
 
