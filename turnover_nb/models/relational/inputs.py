@@ -13,7 +13,9 @@ from torch import Tensor
 from ...data.features import design_matrix, model_relations
 from ...choice.panel import one_thread, rows_of
 from ...quality.genuine import SURE
-from ...quality.mixture import Mixture, batteries, fit_mixture, item_batteries, log_odds
+from ...quality.batteries import batteries, item_batteries
+from ...quality.classes import fit_mixture
+from ...quality.mixture import Mixture, log_odds
 from ...core.tables import Survey
 
 # %% auto #0
