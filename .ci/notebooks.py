@@ -30,8 +30,8 @@ def notebooks(paths: list) -> list:
 
 
 def skipped(source: str) -> bool:
-    "Is a cell not to be run?"
-    return bool(re.search(r"^#\|\s*eval:\s*false", source, re.M))
+    "Is a cell not to be run? One that exports the notebook is for JupyterLab"
+    return "nbdev_export(" in source or bool(re.search(r"^#\|\s*eval:\s*false", source, re.M))
 
 
 def kept(output: dict) -> dict | None:
@@ -122,6 +122,17 @@ def work(job: tuple) -> tuple:
     return path, error, time.perf_counter() - start
 
 
+def workers() -> multiprocessing.context.BaseContext:
+    "Forks whose processes may fork in turn, as a notebook does that runs a sweep"
+    context = multiprocessing.get_context("fork")
+
+    class Parent(context.Process):
+        daemon = property(lambda self: False, lambda self, value: None)
+
+    context.Process = Parent
+    return context
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("paths", nargs="*", type=Path)
@@ -134,7 +145,7 @@ def main() -> int:
         for module in HEAVY:
             __import__(module)
     failed = 0
-    with multiprocessing.get_context("fork").Pool(a.workers, maxtasksperchild=1) as pool:
+    with workers().Pool(a.workers, maxtasksperchild=1) as pool:
         for path, error, seconds in pool.imap_unordered(work, jobs, chunksize=1):
             print(f"{seconds:6.1f} s  {path.relative_to(root)}{'  FAILED' if error else ''}", flush=True)
             failed += bool(error)

@@ -5,7 +5,8 @@ import random
 import pytest
 from turnover_nb.data.codebook import parse_codebook
 from turnover_nb.core.errors import DataError
-from turnover_nb.data.survey import describe, read_survey
+from turnover_nb.data.describe import describe
+from turnover_nb.data.survey import read_survey
 
 PEOPLE = """no,age,fit,dept,boss,firm,seen,left,chance,offer_1,offer_2,tools
 e1,31,agree,ops,,f1,2023-01-05,no,10,first,second,R;Excel

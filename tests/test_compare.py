@@ -8,29 +8,10 @@ import numpy as np, pandas as pd, pytest
 from scipy import stats
 from sklearn import metrics as sk
 from turnover_nb.runs.collect import Runs
-from turnover_nb.evaluate.compare import (
-    BETTER,
-    SAME,
-    UNKNOWN,
-    WORSE,
-    bootstrap_difference,
-    comparable,
-    compare,
-    compare_frames,
-    correlated_bayes,
-    detectable,
-    holm,
-    nadeau_bengio,
-    power,
-    random_order_aupr,
-    unit_values,
-    variance_components,
-    variance_parts,
-    variance_table,
-    verdict,
-    verdict_text,
-)
-from turnover_nb.evaluate.metrics import draw_weights
+from turnover_nb.evaluate.compare import BETTER, SAME, UNKNOWN, WORSE, bootstrap_difference, compare_frames, correlated_bayes, detectable, holm, nadeau_bengio, power, random_order_aupr, verdict, verdict_text
+from turnover_nb.evaluate.variance import variance_components, variance_parts
+from turnover_nb.runs.pairs import comparable, compare, unit_values, variance_table
+from turnover_nb.evaluate.bootstrap import draw_weights
 from turnover_nb.runs.run import Results
 
 spec = importlib.util.spec_from_file_location(

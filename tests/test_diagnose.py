@@ -4,16 +4,9 @@ import itertools, json
 import numpy as np, pandas as pd, pytest, torch, yaml
 from turnover_nb.runs.collect import Runs, read_results
 from turnover_nb.models.gnn.config import make_config
-from turnover_nb.runs.diagnose import (
-    QUESTIONS,
-    best_scalar,
-    diagnose,
-    diagnosis_rows,
-    focal_posterior,
-    mean_interval,
-    platt,
-    random_aupr,
-)
+from turnover_nb.evaluate.bootstrap import mean_interval
+from turnover_nb.evaluate.calibration import platt
+from turnover_nb.runs.diagnose import QUESTIONS, best_scalar, diagnose, diagnosis_rows, focal_posterior, random_aupr
 from turnover_nb.models.gnn.losses import FocalLoss
 from turnover_nb.runs.run import run_one, write_run
 from turnover_nb.data.split import make_split

@@ -7,17 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn import metrics as sk
-from turnover_nb.evaluate.metrics import (
-    best_threshold,
-    bootstrap,
-    choice_probability,
-    draw_weights,
-    preference_metrics,
-    reliability_curve,
-    turnover_metrics,
-    weighted_ranking,
-    weighted_threshold,
-)
+from turnover_nb.evaluate.bootstrap import bootstrap, draw_weights
+from turnover_nb.evaluate.calibration import reliability_curve
+from turnover_nb.evaluate.preference import choice_probability, preference_metrics
+from turnover_nb.evaluate.turnover import best_threshold, turnover_metrics, weighted_ranking, weighted_threshold
 
 
 def sample(seed, n=80, digits=2):

@@ -2,7 +2,8 @@
 
 import numpy as np, pytest
 from turnover_nb.data.codebook import codebooks
-from turnover_nb.data.survey import describe, read_survey
+from turnover_nb.data.describe import describe
+from turnover_nb.data.survey import read_survey
 
 EMPLOYEES = dict(job_choice_survey=400, ibm_hr_attrition=1470, job_change_ds=19158, mba_job_conjoint=56)
 LEAVERS = dict(job_choice_survey=45, ibm_hr_attrition=237, job_change_ds=4777, mba_job_conjoint=None)

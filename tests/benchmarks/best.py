@@ -26,7 +26,9 @@ from turnover_nb.models.gnn.config import GROUPS, PRESETS, make_config
 from turnover_nb.runs.sweep import parse_variant
 from turnover_nb.data.features import design_matrix
 from turnover_nb.report.headroom import mean_interval, ratio_of_means
-from turnover_nb.evaluate.metrics import preference_metrics, quantile_bins, turnover_values
+from turnover_nb.evaluate.calibration import quantile_bins
+from turnover_nb.evaluate.preference import preference_metrics
+from turnover_nb.evaluate.turnover import turnover_values
 from turnover_nb.runs.run import model_graph
 from turnover_nb.data.split import make_split
 from turnover_nb.models.relational.model import fitted_panel

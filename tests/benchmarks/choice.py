@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pandas as pd
 from turnover_nb.choice.logit import PREFERENCE_BASELINES, estimate_logit, fit_preference
-from turnover_nb.evaluate.metrics import choice_probability, preference_metrics
+from turnover_nb.evaluate.preference import choice_probability, preference_metrics
 from turnover_nb.data.split import make_split
 
 KNOWN = (0, 1, 3, 6)

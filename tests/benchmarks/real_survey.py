@@ -13,7 +13,8 @@ import pandas as pd
 from turnover_nb.models.tabular import TURNOVER_BASELINES, fit_turnover
 from turnover_nb.choice.logit import PREFERENCE_BASELINES, fit_preference
 from turnover_nb.data.features import design_matrix
-from turnover_nb.evaluate.metrics import best_threshold, preference_metrics, turnover_metrics
+from turnover_nb.evaluate.preference import preference_metrics
+from turnover_nb.evaluate.turnover import best_threshold, turnover_metrics
 from turnover_nb.data.split import make_split
 from turnover_nb.data.survey import read_survey
 

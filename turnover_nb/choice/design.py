@@ -18,7 +18,7 @@ from turnover_nb.choice.logit import (
 )
 from .panel import Panel, PanelFit, TasteModel, make_panel, normal_draws, panel_loglik, posterior
 from .panel_logit import fit_panel_preference
-from ..evaluate.metrics import situation_scores
+from ..evaluate.preference import situation_scores
 from ..data.split import Split, draw_known
 from ..core.tables import CHOICE_COLUMNS, Choices, ColumnType, Survey
 

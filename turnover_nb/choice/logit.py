@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 from ..data.features import FeatureEncoder
-from ..evaluate.metrics import check_preference, choice_probability
+from ..evaluate.preference import check_preference, choice_probability
 from ..data.split import Split
 from ..core.tables import Choices, Survey
 

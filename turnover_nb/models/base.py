@@ -7,20 +7,19 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 import pandas as pd
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 from ..core.saving import write_text
 
 if TYPE_CHECKING:
     from turnover_nb.graph.graph import Graph
 
 # %% auto #0
-__all__ = ['expected', 'Settings', 'Prediction', 'Model']
+__all__ = ['expected', 'tuples', 'Settings', 'Prediction', 'saved', 'Model']
 
 # %% ../../nbs/07_models/00_base.ipynb #5c896604
 def expected(key: str, known: list) -> str:
@@ -29,10 +28,21 @@ def expected(key: str, known: list) -> str:
     return f'; did you mean {near[0]!r}?' if near else f'; expected one of {", ".join(known)}'
 
 
+def tuples(value):
+    "Lists inside lists as tuples: YAML and JSON know no tuple, settings hold nothing else"
+    return tuple(map(tuples, value)) if isinstance(value, list) else value
+
+
 class Settings(BaseModel):
     "Settings of a model; `of` raises ValueError that names the key, the value and what would be right"
 
     model_config = ConfigDict(frozen=True, extra='forbid', strict=True)
+
+    @field_validator('*', mode='before')
+    @classmethod
+    def listed(cls, value):
+        "Lists are as good as tuples"
+        return tuples(value)
 
     @classmethod
     def of(cls, **settings) -> Settings:
@@ -70,6 +80,17 @@ class Prediction:
     utility: np.ndarray | None  # utility of each row, float64 [R]; softmax over a situation gives probabilities
 
 # %% ../../nbs/07_models/00_base.ipynb #d21206e5
+def saved(folder: str | Path) -> dict:
+    "What `Model.save` says about the model in a folder: model, settings; ValueError where there is none"
+    file = Path(folder) / 'model.yaml'
+    if not file.exists():
+        raise ValueError(f'{folder}: no model.yaml; expected a folder that a model was saved into')
+    about = yaml.safe_load(file.read_text('utf-8'))
+    if not isinstance(about, dict) or about.get('format') != 1:
+        raise ValueError(f'{file}: no model of format 1')
+    return about
+
+
 class Model:
     """A model of turnover, of preference, or of both.
 
@@ -147,26 +168,15 @@ class Model:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.write(folder)
-        about = dict(format=1, model=self.name, cls=f'{type(self).__module__}:{type(self).__qualname__}')
-        write_text(folder / 'model.yaml', yaml.safe_dump(about | dict(settings=self.settings.model_dump(mode='json'))))
+        about = dict(format=1, model=self.name, settings=self.settings.model_dump(mode='json'))
+        write_text(folder / 'model.yaml', yaml.safe_dump(about, sort_keys=False))
         return folder
 
     @classmethod
     def load(cls, folder: str | Path) -> Model:
-        "The model that `save` wrote; ValueError where it is none, or one of another class"
-        file = Path(folder) / 'model.yaml'
-        if not file.exists():
-            raise ValueError(f'{folder}: no model.yaml; expected a folder that a model was saved into')
-        about = yaml.safe_load(file.read_text('utf-8'))
-        if not isinstance(about, dict) or about.get('format') != 1:
-            raise ValueError(f'{file}: no model of format 1')
-        module, _, name = about['cls'].partition(':')
-        if module.partition('.')[0] != Model.__module__.partition('.')[0]:
-            raise ValueError(f'{file}: cls {about["cls"]!r} is no model of this package')
-        made = getattr(import_module(module), name)
-        if not issubclass(made, cls):
-            raise ValueError(f'{file}: holds a {name}, expected a {cls.__name__}')
-        model = made(made.Settings.of(**about['settings']), about['model'])
+        "The model of this class that `save` wrote; `models.registry.load_model` finds the class by itself"
+        about = saved(folder)
+        model = cls(cls.Settings.of(**about['settings']), about['model'])
         model.read(Path(folder))
         return model
 

@@ -6,13 +6,14 @@
 from __future__ import annotations
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 import yaml
-from .base import Model, Settings, expected
+from .base import Model, Settings, expected, saved
 
 # %% auto #0
 __all__ = ['REGISTRY', 'TURNOVER', 'PREFERENCE', 'GNN', 'V6', 'P0', 'P1', 'V5', 'V5_HARD', 'V5_TWO', 'BALANCED', 'DUAL', 'GROUPS',
            'Entry', 'register', 'preset', 'variant', 'members', 'expand', 'is_baseline', 'split_name', 'find', 'label',
-           'make_settings', 'make_model']
+           'make_settings', 'make_model', 'load_model']
 
 # %% ../../nbs/07_models/01_registry.ipynb #aa5ac771
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Entry:
 
     name: str
     label: tuple[str, str]  # in tables and figures, English and Chinese
-    cls: str = ''  # 'module:Class' below `turnover_nb.models`
+    cls: str = ''  # 'module:Class'; '.module:Class' lies in `turnover_nb.models`
     settings: dict = field(default_factory=dict)  # what differs from the defaults of the class, or from the parent
     groups: tuple[str, ...] = ()  # names that stand for several models
     tasks: tuple[str, ...] = ('turnover', 'preference')
@@ -32,7 +33,7 @@ class Entry:
     def load(self) -> type[Model]:
         "The class"
         module, _, name = self.cls.partition(':')
-        return getattr(import_module(f'turnover_nb.models.{module}'), name)
+        return getattr(import_module(module, 'turnover_nb.models'), name)
 
 # %% ../../nbs/07_models/01_registry.ipynb #d1ba6e68
 REGISTRY: dict[str, Entry] = {}  # name -> row, in the order of the report
@@ -66,18 +67,18 @@ def register(entry: Entry) -> Entry:
 TURNOVER, PREFERENCE = ('turnover',), ('preference',)
 
 for entry in (
-    Entry('majority', ('majority', '多数类'), 'majority:Majority', groups=('baselines',)),
-    Entry('logistic', ('logistic (L2)', '逻辑回归 (L2)'), 'tabular:Logistic', groups=('baselines',), tasks=TURNOVER),
+    Entry('majority', ('majority', '多数类'), '.majority:Majority', groups=('baselines',)),
+    Entry('logistic', ('logistic (L2)', '逻辑回归 (L2)'), '.tabular:Logistic', groups=('baselines',), tasks=TURNOVER),
     Entry(
         'random_forest',
         ('random forest', '随机森林'),
-        'tabular:RandomForest',
+        '.tabular:RandomForest',
         groups=('baselines',),
         tasks=TURNOVER,
         seeded=True,
     ),
-    Entry('mlp', ('MLP', 'MLP'), 'tabular:MLP', groups=('baselines', 'path'), tasks=TURNOVER, seeded=True),
-    Entry('xgboost', ('XGBoost', 'XGBoost'), 'tabular:XGBoost', groups=('baselines',), tasks=TURNOVER),
+    Entry('mlp', ('MLP', 'MLP'), '.tabular:MLP', groups=('baselines', 'path'), tasks=TURNOVER, seeded=True),
+    Entry('xgboost', ('XGBoost', 'XGBoost'), '.tabular:XGBoost', groups=('baselines',), tasks=TURNOVER),
 ):
     register(entry)
 
@@ -86,28 +87,28 @@ for entry in (
     Entry(
         'conditional_logit',
         ('conditional logit', '条件 logit'),
-        'choice:ConditionalLogit',
+        '.choice:ConditionalLogit',
         groups=('baselines', 'choice'),
         tasks=PREFERENCE,
     ),
     Entry(
         'latent_class',
         ('latent-class logit', '潜类别 logit'),
-        'choice:LatentClass',
+        '.choice:LatentClass',
         groups=('baselines', 'choice'),
         tasks=PREFERENCE,
     ),
     Entry(
         'mixed_logit',
         ('mixed logit', '混合 logit'),
-        'choice:MixedLogit',
+        '.choice:MixedLogit',
         groups=('baselines', 'choice'),
         tasks=PREFERENCE,
     ),
     Entry(
         'hierarchical',
         ('hierarchical logit', '分层贝叶斯 logit'),
-        'choice:Hierarchical',
+        '.choice:Hierarchical',
         groups=('choice',),
         tasks=PREFERENCE,
         unweighted='draws from a posterior, which weights of people would make another',
@@ -116,7 +117,7 @@ for entry in (
     register(entry)
 
 # %% ../../nbs/07_models/01_registry.ipynb #0665ec06
-GNN = 'gnn.model:GraphNetwork'
+GNN = '.gnn.model:GraphNetwork'
 V6 = dict(
     hidden=128,
     turnover_loss='focal',
@@ -189,7 +190,7 @@ preset('v6_balanced', ('v6 balanced', 'v6 平衡版'), V6 | BALANCED)
 preset('dual_head', ('dual head', '双头'), V6 | DUAL)
 
 # %% ../../nbs/07_models/01_registry.ipynb #79c78b2f
-preset('relational', ('relational', '关系模型'), {}, ('parts',), 'relational.model:Relational', seeded=False)
+preset('relational', ('relational', '关系模型'), {}, ('parts',), '.relational.model:Relational', seeded=False)
 for name, label, off in (
     ('no_linear', ('− linear path', '− 线性路径'), dict(linear=False)),
     ('no_products', ('− products', '− 乘积项'), dict(products=False)),
@@ -283,3 +284,10 @@ def make_model(
 ) -> Model:
     "An unfitted model; ValueError for an unknown name, key or value"
     return find(name).load()(make_settings(name, **changes), name)
+
+
+def load_model(
+    folder: str | Path,  # that `Model.save` wrote into
+) -> Model:
+    "The fitted model in a folder; ValueError where there is none, or one of a name that is not registered"
+    return find(saved(folder)['model']).load().load(folder)

@@ -80,7 +80,7 @@ def curves_figure(
 # %% ../../nbs/10_report/02_curves.ipynb #1f311372
 def reliability_figure(samples: dict, w: Words = EN, values: dict | None = None, note: str = '') -> Figure:
     "A panel per model but the trivial one, a line per seed; `samples` maps variant -> frames (see `collect.samples`), `values` -> text beside its name"
-    from turnover_nb.evaluate.metrics import reliability_curve
+    from turnover_nb.evaluate.calibration import reliability_curve
 
     shown = {v: f for v, f in samples.items() if v != 'majority'}
     fig, axes = grid(len(shown), w, sharex=True, sharey=True)

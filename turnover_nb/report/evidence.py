@@ -6,27 +6,14 @@
 from __future__ import annotations
 from functools import cached_property
 import numpy as np, pandas as pd
+from ..models.registry import find
 from ..runs.collect import Runs, samples
-from ..runs.collect import RANDOM
-from turnover_nb.evaluate.compare import (
-    BETTER,
-    SAME,
-    UNKNOWN,
-    WORSE,
-    compare_frames,
-    comparable,
-    holm,
-    person_draws,
-    refuse_unpaired,
-    same_test,
-    unit_frames,
-    unit_values,
-    variance_parts,
-    verdict,
-)
+from ..evaluate.compare import BETTER, SAME, UNKNOWN, WORSE, compare_frames, holm, person_draws, verdict
+from ..evaluate.variance import variance_parts
+from ..runs.pairs import refuse_unpaired, same_test, unit_frames, unit_values
 from ..models.gnn.config import GROUPS, PRESETS
 from .figures import BASELINES, label
-from ..evaluate.metrics import interval
+from ..evaluate.bootstrap import interval
 from .report import cell, span
 from .words import EN, Words
 
@@ -45,11 +32,11 @@ class Evidence:
 
     def names(self, task: str, protocol: str = 'cold') -> list:
         "Variants that can be compared"
-        return comparable(self.runs, task, protocol)
+        return self.runs.having(task, protocol)
 
     def name(self, base: str, task: str, protocol: str = 'cold') -> str | None:
         "The variant of a model under a task and protocol; None where it was not run"
-        return next((v for v in self.names(task, protocol) if v.removesuffix('_warm') == base), None)
+        return base if base in self.names(task, protocol) else None
 
     def units(self, variant: str, task: str) -> dict:
         if (variant, task) not in self._units:
@@ -372,7 +359,7 @@ def group_table(frames: list, groups: pd.DataFrame, w: Words = EN, n_boot: int =
 
 def person_mean(v: np.ndarray, person: np.ndarray, n_boot: int = 1000) -> dict:
     "Mean with its interval by person"
-    from turnover_nb.runs.diagnose import mean_interval
+    from turnover_nb.evaluate.bootstrap import mean_interval
 
     return mean_interval(v, person, n_boot)
 
@@ -384,7 +371,7 @@ def variation_table(e: Evidence, task: str, metric: str, protocol: str = 'cold',
         x = unit_values(e.runs, v, task, metric)
         if not np.isfinite(x.value).all():
             continue
-        random = e.runs.results[e.runs.of(v)[0]].model in RANDOM
+        random = find(v).seeded
         parts = variance_parts(x, random)
         sd = {
             r.source: r.sd

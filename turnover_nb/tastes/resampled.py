@@ -9,7 +9,7 @@ import numpy as np, pandas as pd, torch
 from ..choice.logit import identification, is_identified, majority_utility
 from ..core.errors import listed
 from ..data.features import design_matrix
-from ..evaluate.metrics import choice_probability
+from ..evaluate.preference import choice_probability
 from .offers import group_masks, group_members
 from turnover_nb.choice.panel import (
     Panel,

@@ -155,28 +155,17 @@ def blank_unidentified(survey: Survey, d: Design, frame: pd.DataFrame) -> pd.Dat
 
 # %% ../../nbs/08_tastes/03_tables.ipynb #a29e8e57
 def utility_weights(
-    model,
-    graph,  # a trained graph model with `preference_head='utility'`, and its graph
+    model,  # a fitted graph network with `preference_head='utility'`
+    graph,
     phase: str = 'test',  # 'train' | 'valid' | 'test'
 ) -> (
     pd.DataFrame
 ):  # a row per person of the phase: id, a column per attribute in natural units; NaN where it is not identified
     "Everybody's utility weights: what a unit, a step or a level adds to the utility of a post"
-    import torch
-    from turnover_nb.models.trainer import model_inputs
-
-    if getattr(model.config, 'preference_head', '') != 'utility' or not hasattr(
-        getattr(model, 'preference_head', None), 'taste'
-    ):
-        raise ValueError("utility weights need a graph model with preference_head='utility'")
-    data = model_inputs(graph, model.config, phase)
+    people, beta = model.tastes(graph, phase)
     s = graph.survey
-    who = data['employee'].index.numpy()
-    mine = np.isin(who, graph.split.people(phase))
-    with torch.no_grad():
-        beta = model.preference_head.taste(model.eval()(data)['employee']).double().numpy()[mine]
     d = encoded_design(s, graph.post_encoder.transform)
-    return blank_unidentified(s, d, pd.DataFrame(d.natural(beta), index=s.ids[who[mine]], columns=d.names))
+    return blank_unidentified(s, d, pd.DataFrame(d.natural(beta), index=s.ids[people], columns=d.names))
 
 
 def person_tastes(
@@ -409,8 +398,6 @@ def run_curve(fit: FittedPreference, survey: Survey, split: Split, seed: int, mo
 
 def graph_curve(model, graph, seed: int, most: int = 2000) -> pd.DataFrame | None:
     "The same of a graph model that was trained under the warm protocol"
-    from turnover_nb.models.checkpoint import predict
-
     s, split = graph.survey, graph.split
     rng = np.random.default_rng([seed, 17])
     if s.choices is None or split.preference != 'warm' or s.choices.form not in ('pairs', 'long') or s.n > most:
@@ -418,9 +405,9 @@ def graph_curve(model, graph, seed: int, most: int = 2000) -> pd.DataFrame | Non
     mine = np.isin(s.choices.employee, split.test)
 
     def utility(known):
-        p = predict(model, graph.knowing(np.where(mine, known, split.known)), 'test')
+        p = model.predict(graph, 'test', np.where(mine, known, split.known))
         u = np.full(len(s.choices.table), np.nan)
-        u[p['rows']] = p['utility']
+        u[p.rows] = p.utility
         return u
 
     return known_scores(utility, s.choices, split.test, rng, 1).assign(employee=lambda d: s.ids[d.employee])
