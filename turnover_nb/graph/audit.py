@@ -248,7 +248,7 @@ class Fitted(Protocol):
     def predict(self, graph: Graph, phase: str = 'test') -> Scores:
         "Scores of the people of a phase"
 
-# %% ../../nbs/04_graph/02_audit.ipynb #f18986f4
+# %% ../../nbs/04_graph/02_audit.ipynb #b58ceb81
 @dataclass(frozen=True, eq=False)
 class Subject:
     "What is audited: a graph, and the model that was fitted on it, if any"
@@ -304,7 +304,7 @@ class Subject:
         phases = {f'{p} {k}': v for p in PHASES for k, v in self.of_graph(p).items()}
         return phases | self.beside(np.arange(self.survey.n))
 
-# %% ../../nbs/04_graph/02_audit.ipynb #f79688ec
+# %% ../../nbs/04_graph/02_audit.ipynb #0df91bdc
 def control(subject: Subject, rng: np.random.Generator) -> Check:
     "Rewritten training people are noticed"
     survey, people, no_graph = subject.survey, subject.split.train, subject.read is None
@@ -325,7 +325,7 @@ def control(subject: Subject, rng: np.random.Generator) -> Check:
     said += f': {" and ".join(still)} are not looked at' * bool(still)
     return Check('control', not still, f'data of {len(people):,} training people rewritten: {said}')
 
-# %% ../../nbs/04_graph/02_audit.ipynb #5ff8758a
+# %% ../../nbs/04_graph/02_audit.ipynb #c2f39795
 BLIND = dict(train='training does not see held-out people', valid='validation does not see test people')
 
 
@@ -346,7 +346,7 @@ def blind(
 
     return Check.of(BLIND[phase], differences(seen(subject), seen(other)), f'all data of {len(out):,} people rewritten')
 
-# %% ../../nbs/04_graph/02_audit.ipynb #2e3c81c9
+# %% ../../nbs/04_graph/02_audit.ipynb #2ccccfb7
 def no_labels(subject: Subject, rng: np.random.Generator) -> Check:
     "No label is an input"
     survey, name = subject.survey, 'labels are no input'
@@ -356,7 +356,7 @@ def no_labels(subject: Subject, rng: np.random.Generator) -> Check:
     moved = differences(subject.everything(), other.everything())
     return Check.of(name, moved, f'labels and likelihoods of all {survey.n:,} people rewritten')
 
-# %% ../../nbs/04_graph/02_audit.ipynb #a39226bf
+# %% ../../nbs/04_graph/02_audit.ipynb #b79223c8
 def no_answers(subject: Subject, rng: np.random.Generator) -> Check:
     "No answer that is to be predicted is an input"
     survey, name = subject.survey, 'answers to be predicted are no input'
@@ -390,7 +390,7 @@ def _with_answers(subject: Subject, phase: str, messages: np.ndarray | None) -> 
         return subject.beside(subject.split.people(phase))
     return subject.of_graph(phase, messages)
 
-# %% ../../nbs/04_graph/02_audit.ipynb #1fea3da5
+# %% ../../nbs/04_graph/02_audit.ipynb #4a87fcae
 def no_protected(subject: Subject, rng: np.random.Generator) -> Check:
     "No protected column, and no column or relation of a protected group, is an input"
     survey, name = subject.survey, 'protected columns are no input'
@@ -406,7 +406,7 @@ def no_protected(subject: Subject, rng: np.random.Generator) -> Check:
     moved = differences(subject.everything(), subject.on(other).everything())
     return Check.of(name, moved, f'{survey.protected.shape[1]} protected columns rewritten for all people')
 
-# %% ../../nbs/04_graph/02_audit.ipynb #b3d44c8c
+# %% ../../nbs/04_graph/02_audit.ipynb #9a568bca
 def correlations(
     x: np.ndarray,  # columns, float64, shape [n, D]
     y: np.ndarray,  # labels, NaN unknown, shape [n]
@@ -420,7 +420,7 @@ def correlations(
     norm = np.sqrt((a**2).sum(0) * (b**2).sum())
     return np.abs(np.divide(b @ a, norm, out=np.zeros(len(norm)), where=norm > 1e-12))
 
-# %% ../../nbs/04_graph/02_audit.ipynb #e8ecbbfc
+# %% ../../nbs/04_graph/02_audit.ipynb #96fa3655
 def no_copy(
     subject: Subject,
     limit: float = 0.999,  # correlation from which on a column is called a copy
@@ -450,7 +450,7 @@ def _columns(subject: Subject) -> Iterator[tuple[np.ndarray, np.ndarray, list[st
     x, names = employees.x.double().numpy(), subject.read.encoder.names
     yield x, employees.index.numpy(), names if len(names) == x.shape[1] else [*map(str, range(x.shape[1]))]
 
-# %% ../../nbs/04_graph/02_audit.ipynb #e11ffb5c
+# %% ../../nbs/04_graph/02_audit.ipynb #0332a326
 def posts_apart(subject: Subject) -> Check:
     "No relation of employees leads to the posts on offer"
     survey, name = subject.survey, 'posts are apart from current positions'
@@ -482,7 +482,7 @@ def posts_described(subject: Subject) -> Check:
     said = 'post.x did not move' if same else 'post.x moves with them'
     return Check(name, not same, f'attributes given to other posts: {said}')
 
-# %% ../../nbs/04_graph/02_audit.ipynb #bb1d4183
+# %% ../../nbs/04_graph/02_audit.ipynb #d73ac564
 def moved_scores(
     what: str,  # 'turnover scores' | 'utilities'
     a: np.ndarray | None,
@@ -515,7 +515,7 @@ def scores_stay(subject: Subject, rng: np.random.Generator) -> Check:
     tried = f'labels and unknown answers of {len(split.test):,} test people rewritten'
     return Check.of('scores do not depend on the answers', moved, tried)
 
-# %% ../../nbs/04_graph/02_audit.ipynb #f04d617a
+# %% ../../nbs/04_graph/02_audit.ipynb #8126fa58
 def scores_of_one(subject: Subject, rng: np.random.Generator) -> Check:
     "Scores of a test person do not depend on other held-out people; of a model that reads no graph"
     survey, split = subject.survey, subject.split
@@ -538,7 +538,7 @@ def _scores_of(subject: Subject, people: np.ndarray) -> tuple[np.ndarray | None,
         return turnover, None
     return turnover, p.utility[np.isin(subject.survey.choices.table.employee.to_numpy()[p.rows], people)]
 
-# %% ../../nbs/04_graph/02_audit.ipynb #a6a8b054
+# %% ../../nbs/04_graph/02_audit.ipynb #f0082415
 def _checks(subject: Subject, rng: np.random.Generator) -> tuple[Check, ...]:
     "The checks that need no scores; `rng` is used in this order"
     return (
@@ -561,7 +561,7 @@ def graph_audit(
     "Prove by intervention that nothing held out reaches training, and that no answer to be predicted is in the graph"
     return Audit(_checks(Subject(graph), np.random.default_rng(seed)), seed)
 
-# %% ../../nbs/04_graph/02_audit.ipynb #4f9fe3c8
+# %% ../../nbs/04_graph/02_audit.ipynb #9f70fd19
 def leak_audit(
     model: Fitted,
     graph: Graph,  # that it was fitted on

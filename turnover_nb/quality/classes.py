@@ -30,7 +30,7 @@ class Candidate:
         "Its classes, in words"
         return ' + '.join(['genuine', *(f'careless ({k})' for k in self.mixture.kinds)])
 
-# %% ../../nbs/05_quality/02_classes.ipynb #9c79a034
+# %% ../../nbs/05_quality/02_classes.ipynb #ccb964ae
 def dirichlet_multinomial(
     n: np.ndarray,  # answers per level, may be expected ones, shape [J, k]
     h: np.ndarray,  # mean of the prior, shape [k]
@@ -41,7 +41,7 @@ def dirichlet_multinomial(
     Σ_j log Γ(a) − log Γ(a + Σ_l n_jl) + Σ_l log Γ(n_jl + a h_l) − log Γ(a h_l)"""
     return float((gammaln(a) - gammaln(a + n.sum(1)) + (gammaln(n + a * h) - gammaln(a * h)).sum(1)).sum())
 
-# %% ../../nbs/05_quality/02_classes.ipynb #073f9cd3
+# %% ../../nbs/05_quality/02_classes.ipynb #f84fab1d
 CONCENTRATIONS = 2.0 ** np.arange(13)  # that are tried for the prior
 
 
@@ -71,7 +71,7 @@ def candidate(sample: Sample, mixture: Mixture, e: Expectation) -> Candidate:
     bic = -2 * e.loglik + penalty - item_saving(mixture, sample, e.r)
     return Candidate(mixture, e, bic, bic - 2 * (e.r * np.log(np.maximum(e.r, 1e-300))).sum())
 
-# %% ../../nbs/05_quality/02_classes.ipynb #64bde138
+# %% ../../nbs/05_quality/02_classes.ipynb #12574845
 def pair_correlations(
     codes: np.ndarray,  # answers to a battery, 0..k−1, −1 missing, shape [n, J]
     weight: np.ndarray,  # of each person, shape [n]
@@ -102,7 +102,7 @@ def dependence(
     out = r2 - (1 - r2) / max(n - 2, 1)
     return float(out.mean()) if len(out) else 0.0
 
-# %% ../../nbs/05_quality/02_classes.ipynb #c7812b0f
+# %% ../../nbs/05_quality/02_classes.ipynb #56a470f6
 SMALL = 0.1  # a small correlation (Cohen 1988)
 
 
@@ -119,7 +119,7 @@ def independent(
         return True
     return dependence(items, w) <= SMALL**2 + 3 * np.sqrt(2 / pairs) * (w**2).sum() / w.sum() ** 2
 
-# %% ../../nbs/05_quality/02_classes.ipynb #6903b826
+# %% ../../nbs/05_quality/02_classes.ipynb #6fdb2b91
 def orders(
     sample: Sample,
     c: Candidate,
@@ -140,7 +140,7 @@ def orders(
     z = np.stack([s / (s.std() + 1e-9) for s in spreads], 1)
     return [x, -x, *(z @ rng.normal(size=len(spreads)) for _ in range(n))]
 
-# %% ../../nbs/05_quality/02_classes.ipynb #a37cf27a
+# %% ../../nbs/05_quality/02_classes.ipynb #4e369e7c
 def split_off(
     r: np.ndarray,  # P(class | answers), genuine first, shape [n, 1 + C]
     score: np.ndarray,  # by which the genuine class is split, shape [n]
@@ -153,7 +153,7 @@ def split_off(
     stays = np.where(rank > share * rank.max(), 0.9, 0.1)[:, None] * r[:, :1]
     return np.concatenate([stays, r[:, 1:], r[:, :1] - stays], 1)
 
-# %% ../../nbs/05_quality/02_classes.ipynb #a75a0d42
+# %% ../../nbs/05_quality/02_classes.ipynb #2ea63de4
 def extend(
     sample: Sample,
     last: Candidate,
@@ -169,7 +169,7 @@ def extend(
     best, _ = max(short, key=lambda run: (independent(few.items, run[1].r), run[1].loglik))
     return candidate(sample, *em(sample, best))
 
-# %% ../../nbs/05_quality/02_classes.ipynb #8f5480f9
+# %% ../../nbs/05_quality/02_classes.ipynb #2fae07c2
 def fit_mixture(
     data: list[Battery],
     rows: np.ndarray,  # people to fit on

@@ -251,7 +251,7 @@ def _maximise_battery(
     both = kernel * (w.T @ e.like[t])  # expected people per (g, θ), [9, 13]
     return b, a, int(np.argmax((both * np.log(KERNEL + 1e-300)).sum((1, 2))))
 
-# %% ../../nbs/05_quality/01_mixture.ipynb #86c9f0fe
+# %% ../../nbs/05_quality/01_mixture.ipynb #abd7b3cd
 def start(
     sample: Sample,
     r: np.ndarray,  # guessed memberships, genuine first, shape [n, 1 + C]
@@ -283,9 +283,7 @@ def em(
     steps: int = 300,
     tolerance: float = 1e-7,
 ) -> tuple[Mixture, Expectation]:
-    """Climb the log-likelihood until a step gains less than `tolerance` of it.
-
-    Expectation-maximisation: Dempster, Laird & Rubin 1977, *JRSS B* 39"""
+    "Expectation-maximisation (Dempster, Laird & Rubin 1977), until a step gains less than `tolerance` of it"
     e = expectation(mixture, sample)
     for _ in range(steps):
         new = maximisation(mixture, sample, e)
@@ -297,7 +295,7 @@ def em(
             break
     return mixture, e
 
-# %% ../../nbs/05_quality/01_mixture.ipynb #3fc0c4e1
+# %% ../../nbs/05_quality/01_mixture.ipynb #9d03b384
 def log_odds(
     mixture: Mixture,
     data: list[Battery],
