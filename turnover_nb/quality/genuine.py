@@ -19,10 +19,25 @@ from .mixture import Mixture, log_odds
 from .signs import SIGNS, indices
 
 # %% auto #0
-__all__ = ['SURE', 'FEWEST_FITTED', 'CAVEAT', 'Quality', 'count_in_words', 'split_in_words', 'mean_correlation', 'genuine',
+__all__ = ['SURE', 'FEWEST_FITTED', 'CAVEAT', 'count_in_words', 'split_in_words', 'Quality', 'mean_correlation', 'genuine',
            'weights', 'flag_counts', 'sign_facts', 'facts']
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #68fffdc6
+# %% ../../nbs/05_quality/04_genuine.ipynb #56b3b441
+def count_in_words(n: int) -> str:
+    "A number of people; small ones are not shown"
+    return f'{n:,}' if may_show(n) else f'fewer than {FEWEST}'
+
+
+def split_in_words(
+    genuine: np.ndarray,  # bool, shape [n]
+) -> str:
+    "How many are genuine; neither number where one is small"
+    n, k = len(genuine), int(genuine.sum())
+    if not may_split(k, n):
+        return f'fewer than {FEWEST} of {n:,} people are on one side of P = .5'
+    return f'{k:,} of {n:,} people genuine by P ≥ .5'
+
+# %% ../../nbs/05_quality/04_genuine.ipynb #580c8ebe
 SURE = 100  # with fewer people to fit on, the mixture may take one class for the other
 
 
@@ -67,22 +82,7 @@ class Quality:
     def __repr__(self) -> str:
         return f'Quality({self.name!r}: {split_in_words(self.genuine)})'
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #2d8ddbe7
-def count_in_words(n: int) -> str:
-    "A number of people; small ones are not shown"
-    return f'{n:,}' if may_show(n) else f'fewer than {FEWEST}'
-
-
-def split_in_words(
-    genuine: np.ndarray,  # bool, shape [n]
-) -> str:
-    "How many are genuine; neither number where one is small"
-    n, k = len(genuine), int(genuine.sum())
-    if not may_split(k, n):
-        return f'fewer than {FEWEST} of {n:,} people are on one side of P = .5'
-    return f'{k:,} of {n:,} people genuine by P ≥ .5'
-
-# %% ../../nbs/05_quality/04_genuine.ipynb #3cfe42c6
+# %% ../../nbs/05_quality/04_genuine.ipynb #2fcecd93
 def mean_correlation(
     data: list[Battery],
     weight: np.ndarray,  # of each person, shape [n]
@@ -96,7 +96,7 @@ def mean_correlation(
         total, n = total + r.sum(), n + len(r)
     return float(total / n) if n else None
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #27ac9a38
+# %% ../../nbs/05_quality/04_genuine.ipynb #2e41a8a9
 FEWEST_FITTED = 30  # people that a mixture needs
 
 
@@ -156,7 +156,7 @@ def _criteria(tried: list[Candidate], chosen: Mixture, data: list[Battery]) -> p
         ]
     )
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #bf7253fd
+# %% ../../nbs/05_quality/04_genuine.ipynb #149dd8bb
 def weights(
     quality: Quality,
     how: str = 'weight',  # 'weight': P(genuine); 'filter': 1 where P(genuine) ≥ .5, else 0
@@ -173,7 +173,7 @@ def weights(
     w.flags.writeable = False
     return w
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #13a40585
+# %% ../../nbs/05_quality/04_genuine.ipynb #a6042160
 def flag_counts(
     flagged: np.ndarray,  # bool, shape [n]
     genuine: np.ndarray,  # bool, shape [n]
@@ -184,7 +184,7 @@ def flag_counts(
     hide = not all(map(may_show, (*parts, *sizes)))
     return [shown(int(flagged.sum())), *(None if hide or not size else [k, size] for k, size in zip(parts, sizes))]
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #30edd9bf
+# %% ../../nbs/05_quality/04_genuine.ipynb #a7e7afc7
 def sign_facts(quality: Quality) -> list[dict]:
     """A dict per sign, JSON-ready.
 
@@ -207,7 +207,7 @@ def sign_facts(quality: Quality) -> list[dict]:
         rows.append(dict(sign=name, cut=sign.flags is not None) | counts | medians | dict(source=sign.source))
     return rows
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #8a1cfe43
+# %% ../../nbs/05_quality/04_genuine.ipynb #f39a13d1
 @patch
 def table(self: Quality) -> pd.DataFrame:
     "A row per sign: its usual cut and source, how many it flags in all and in both groups, and the medians"
@@ -239,7 +239,7 @@ def table(self: Quality) -> pd.DataFrame:
         ]
     )
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #81a952b9
+# %% ../../nbs/05_quality/04_genuine.ipynb #ebf5a728
 def facts(quality: Quality) -> dict:
     "What may be written down of all people together, JSON-ready: small numbers, and what would reveal them, are None"
     q, n, k = quality, len(quality.p_genuine), int(quality.genuine.sum())
@@ -262,7 +262,7 @@ def facts(quality: Quality) -> dict:
         signs=sign_facts(q),
     )
 
-# %% ../../nbs/05_quality/04_genuine.ipynb #96a62d12
+# %% ../../nbs/05_quality/04_genuine.ipynb #5ae4211f
 CAVEAT = (
     "P(genuine) says whether a record's answers depend on each other as a person's do. It is no proof of fraud, "
     'it misses much of straight-lining (answers that depend on each other perfectly; see longstring), '
