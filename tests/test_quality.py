@@ -1,4 +1,4 @@
-"P(genuine): against independent computation, on planted carelessness, by intervention, and on the real survey's metadata"
+"P(genuine): against independent computation, on planted carelessness, by intervention, on the real survey's metadata"
 
 import importlib.util
 import itertools
