@@ -1,4 +1,4 @@
-"""Prove that a change of the code changes no result: make the files of a set of runs twice, and compare them bit by bit.
+"""Prove that a change of the code changes no result: make the files of a set of runs twice, and compare their bits.
 
     python tests/golden.py make BEFORE        # at the old commit
     python tests/golden.py make AFTER         # at the new one, on the same machine
@@ -72,7 +72,7 @@ COMMANDS = dict(
     codebook_schema=["schema", "codebook"],
     results_schema=["schema", "results"],
 )
-IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", "environment.csv", ".lock"}
+IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", "environment.csv", "reforms.csv", ".lock"}
 COMPARED = {".json", ".parquet", ".pt", ".csv", ".txt"}
 
 

@@ -8,20 +8,21 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.optimize import minimize
-from turnover_nb.models.tabular import TURNOVER_BASELINES, TURNOVER_GRID, fit_turnover, log_loss_of
-from turnover_nb.choice.logit import (
-    ChoiceCounts,
-    attribute_rank,
-    choice_counts,
-    fit_conditional_logit,
-    fit_preference,
-    majority_utility,
-    post_matrix,
-)
+from turnover_nb.graph.audit import leak_audit
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.registry import find, load_model, make_model, members
+from turnover_nb.models.tabular import log_loss_of
+from turnover_nb.choice.identification import attribute_rank
+from turnover_nb.choice.logit import fit_conditional_logit, fit_preference, post_matrix
+from turnover_nb.choice.majority import majority_utility
+from turnover_nb.choice.sets import ChoiceCounts, choice_counts
 from turnover_nb.data.features import design_matrix
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
 from turnover_nb.core.tables import CHOICE_COLUMNS, Choices
+
+
+TABULAR = tuple(m for m in members('baselines') if find(m).cls.startswith('.tabular'))
 
 
 @pytest.fixture(scope='module')
@@ -31,40 +32,84 @@ def world():
     return survey, split, design_matrix(survey, split.train)[0]
 
 
+@pytest.fixture(scope='module')
+def fits(world):
+    "Each model, fitted on the graph of the world"
+    survey, split, _ = world
+    graph = build_graph(survey, split)
+    return graph, {name: make_model(name).fit(graph, seed=2) for name in TABULAR}
+
+
 def test_hyperparameters_are_those_of_the_lowest_validation_loss(world):
     from sklearn.linear_model import LogisticRegression
 
     survey, split, X = world
     y, X64 = survey.turnover, X.astype('float64')
-    loss = lambda C: log_loss_of(
-        y[split.valid],
-        LogisticRegression(C=C, max_iter=2000)
-        .fit(X64[split.train], y[split.train])
-        .predict_proba(X64[split.valid])[:, 1],
-    )
-    losses = {g['C']: loss(g['C']) for g in TURNOVER_GRID['logistic']}
-    fit = fit_turnover('logistic', X, y, split)
-    assert fit.chosen['C'] == min(losses, key=losses.get) and fit.valid_score == pytest.approx(
-        min(losses.values()), abs=1e-6
-    )
+
+    def loss(C):
+        fit = LogisticRegression(C=C, max_iter=2000).fit(X64[split.train], y[split.train])
+        return log_loss_of(y[split.valid], fit.predict_proba(X64[split.valid])[:, 1])
+
+    logistic = make_model('logistic')
+    losses = {C: loss(C) for C in logistic.settings.C}
+    fit = logistic.fit_table(X, y, split)
+    assert fit.chosen['C'] == min(losses, key=losses.get)
+    assert fit.valid_loss == pytest.approx(min(losses.values()), abs=1e-6)
 
 
-@pytest.mark.parametrize('name', TURNOVER_BASELINES)
-def test_validation_score_is_that_of_the_returned_model(world, name):
+@pytest.mark.parametrize('name', TABULAR)
+def test_validation_score_is_that_of_the_returned_model(fits, name):
     "… so the kept epoch, tree count and grid entry are the ones that predict"
-    survey, split, X = world
-    fit = fit_turnover(name, X, survey.turnover, split, seed=2)
-    p = fit.predict(X)
-    loss = log_loss_of(survey.turnover[split.valid], p[split.valid])
-    assert fit.valid_score == pytest.approx(loss, abs=1e-6)  # the MLP is in single precision
-    assert p.shape == (survey.n,) and p.dtype == np.float64 and (p > 0).all() and (p < 1).all()
+    graph, models = fits
+    survey, split = graph.survey, graph.split
+    p = models[name].predict(graph, 'valid')
+    assert np.array_equal(p.people, split.valid) and p.utility is None
+    # the MLP is in single precision
+    assert models[name].fitted.valid_loss == pytest.approx(log_loss_of(survey.turnover[p.people], p.turnover), abs=1e-6)
+    assert p.turnover.dtype == np.float64 and (p.turnover > 0).all() and (p.turnover < 1).all()
 
 
-@pytest.mark.parametrize('name', ['random_forest', 'mlp', 'xgboost'])
-def test_seed_moves_the_random_models_and_only_it(world, name, monkeypatch):
-    monkeypatch.setitem(TURNOVER_GRID, name, TURNOVER_GRID[name][:1])
+@pytest.mark.parametrize('name', TABULAR)
+def test_a_saved_model_predicts_the_same_bits(fits, name, tmp_path):
+    graph, models = fits
+    again = load_model(models[name].save(tmp_path))
+    assert again.name == name and again.settings == models[name].settings and again.facts() == models[name].facts()
+    for phase in ('train', 'valid', 'test'):
+        assert np.array_equal(again.predict(graph, phase).turnover, models[name].predict(graph, phase).turnover)
+    assert not list(tmp_path.glob('*.pkl'))
+
+
+def test_a_file_that_names_other_types_is_not_read(fits, tmp_path):
+    "skops asks before it makes anything that is not on its list; pickle would have run it"
+    from skops.io import dump
+    from sklearn.preprocessing import FunctionTransformer
+
+    _, models = fits
+    models['logistic'].save(tmp_path)
+    dump(FunctionTransformer(os.system), tmp_path / 'estimator.skops')
+    with pytest.raises(Exception, match='[Uu]ntrusted'):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize('name', TABULAR)
+def test_the_audit_proves_it(fits, name):
+    graph, models = fits
+    assert leak_audit(models[name], graph).passed
+    assert models[name].reads(graph) is None
+
+
+@pytest.mark.parametrize(
+    'name, one',
+    [
+        ('random_forest', dict(min_samples_leaf=[2], max_features=[0.3], n_estimators=20)),
+        ('mlp', dict(l2=[1.0], max_epochs=10)),
+        ('xgboost', dict(max_depth=[2], min_child_weight=[1], n_estimators=40)),
+    ],
+)
+def test_seed_moves_the_random_models_and_only_it(world, name, one):
     survey, split, X = world
-    go = lambda s: fit_turnover(name, X, survey.turnover, split, seed=s).predict(X)
+    model = make_model(name, **one)
+    go = lambda seed: model.fit_table(X, survey.turnover, split, seed).predict(X)
     assert np.array_equal(go(0), go(0)) and not np.array_equal(go(0), go(1))
 
 
@@ -76,25 +121,31 @@ def test_training_rows_alone_train(world):
     keep = np.r_[split.train, split.valid, split.test[:1]]
     small = replace(split, train=np.arange(a), valid=np.arange(a, b), test=np.arange(b, b + 1))
     for name in ('logistic', 'mlp'):
-        assert np.array_equal(
-            fit_turnover(name, X[keep], y[keep], small).predict(X), fit_turnover(name, X, y, split).predict(X)
+        few, all_ = (
+            make_model(name).fit_table(X[keep], y[keep], small),
+            make_model(name).fit_table(X, y, split),
         )
+        assert np.array_equal(few.predict(X), all_.predict(X))
 
 
 @pytest.mark.slow
 def test_number_of_threads_changes_no_bit():
     code = '''
-import numpy as np, hashlib
-from turnover_nb.models.tabular import *
+import hashlib
+import numpy as np
 from turnover_nb.data.split import Split
-rng = np.random.default_rng(0); X = rng.normal(size=(300, 60)).astype('float32')
-y = (rng.random(300) < 1/(1 + np.exp(1 - X[:, 0])))*1.
-s = Split(np.arange(200), np.arange(200, 250), np.arange(250, 300), 'holdout', 0, None, 'cold', 0, np.zeros(0, bool))
-print(hashlib.sha256(b''.join(fit_turnover(n, X, y, s).predict(X).tobytes() for n in ('logistic', 'mlp', 'xgboost'))).hexdigest())'''
+from turnover_nb.models.registry import make_model
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(300, 60)).astype('float32')
+y = (rng.random(300) < 1 / (1 + np.exp(1 - X[:, 0]))) * 1.
+parts = np.arange(200), np.arange(200, 250), np.arange(250, 300)
+s = Split(*parts, 'holdout', 0, None, 'cold', 0, np.zeros(0, bool))
+said = [make_model(n).fit_table(X, y, s).predict(X).tobytes() for n in ('logistic', 'mlp', 'xgboost')]
+print(hashlib.sha256(b''.join(said)).hexdigest())'''
     env = lambda k: {**os.environ, 'OMP_NUM_THREADS': str(k), 'OPENBLAS_NUM_THREADS': str(k)}
-    run = lambda k: (
-        subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True, env=env(k)).stdout
-    )
+    command = [sys.executable, '-c', code]
+    run = lambda k: subprocess.run(command, capture_output=True, text=True, check=True, env=env(k)).stdout
     assert run(1) == run(2)
 
 

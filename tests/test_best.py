@@ -11,7 +11,10 @@ from turnover_nb.models.gnn.config import GROUPS, PRESETS, VARIANTS, make_config
 from turnover_nb.runs.sweep import Plan, parse_variant
 from turnover_nb.data.features import design_matrix
 from turnover_nb.graph.graph import build_graph
-from turnover_nb.choice.panel import PanelConfig, PanelFit, fit_panel, make_panel, normal_draws
+from turnover_nb.choice.simulated import PanelConfig, fit_panel
+from turnover_nb.choice.panel_logit import PanelFit
+from turnover_nb.choice.panel import make_panel
+from turnover_nb.choice.mixed import normal_draws
 from turnover_nb.models.relational.turnover import fit_relational, predict_relational
 from turnover_nb.runs.run import explicit_choices, run_one, write_run
 from turnover_nb.data.split import make_split

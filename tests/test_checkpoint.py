@@ -1,23 +1,30 @@
-"""A checkpoint is loaded for the graph it belongs to, or refused with the reason."""
+"""A saved model is loaded for the graph it belongs to, or refused with the reason."""
 
 import dataclasses
 import io
 import os
 import pickle
-import numpy as np, pytest, torch
-from turnover_nb.models.checkpoint import checkpoint, load_model, predict
-from turnover_nb.models.gnn.config import make_config
-from turnover_nb.graph.graph import build_graph
-from turnover_nb.data.split import make_split
-from turnover_nb.synthetic.world import make_synthetic
-from turnover_nb.models.trainer import Trainer, fit, progress_bar
 
-TINY = dict(hidden=16, heads=2, epochs=3, stage2_epochs=2)
+import numpy as np
+import pytest
+import torch
+
+from turnover_nb.data.split import make_split
+from turnover_nb.graph.graph import build_graph
+from turnover_nb.models.checkpoint import read_checkpoint
+from turnover_nb.models.registry import make_model
+from turnover_nb.models.trainer import progress_bar
+from turnover_nb.synthetic.world import make_synthetic
+
+TINY = dict(
+    v6_twostage=dict(hidden=16, heads=2, epochs=3, stage2_epochs=2),
+    relational=dict(epochs=3, stage2_epochs=2, draws=4),
+)
 
 
 @pytest.fixture(scope="module")
 def survey():
-    return make_synthetic(n_employees=80, seed=2).survey
+    return make_synthetic(n_employees=60, seed=2).survey
 
 
 @pytest.fixture(scope="module")
@@ -25,39 +32,44 @@ def graph(survey):
     return build_graph(survey, make_split(survey, seed=0))
 
 
-@pytest.fixture(scope="module", params=["v6_twostage", "best"])
+@pytest.fixture(scope="module", params=[*TINY])
 def trained(graph, request):
-    return fit(graph, make_config(request.param, **TINY), 0)
+    return make_model(request.param, **TINY[request.param]).fit(graph)
 
 
 @pytest.fixture
-def file(trained, graph, tmp_path):
-    torch.save(checkpoint(trained, graph), tmp_path / "stage2_best.pt")
-    return tmp_path / "stage2_best.pt"
+def folder(trained, tmp_path):
+    return trained.save(tmp_path / "saved")
 
 
-def test_a_loaded_model_scores_as_the_trained_one(file, trained, survey):
-    again = build_graph(survey, make_split(survey, seed=0))
+def load(trained, folder):
+    return type(trained).load(folder)
+
+
+def test_a_loaded_model_scores_as_the_trained_one(folder, trained, survey):
+    again = load(trained, folder)
+    other = build_graph(survey, make_split(survey, seed=0))
     for phase in ("valid", "test"):
-        a, b = predict(trained.model, again, phase), predict(load_model(file, again), again, phase)
-        assert all(np.array_equal(a[k], b[k]) for k in a)
+        a, b = trained.predict(other, phase), again.predict(other, phase)
+        assert all(np.array_equal(getattr(a, k), getattr(b, k)) for k in ("people", "turnover", "rows", "utility"))
+    assert again.history == trained.history and again.best_epochs == trained.best_epochs
 
 
-def test_both_stages_are_kept(trained, graph, tmp_path):
-    torch.save(checkpoint(trained, graph, "stage1"), tmp_path / "one.pt")
-    a, b = load_model(tmp_path / "one.pt", graph), trained.model
-    assert any(not torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters()))
+def test_both_stages_are_kept(folder):
+    one, two = (read_checkpoint(folder / f"stage{i}_best.pt")["model"] for i in (1, 2))
+    assert one.keys() == two.keys() and any(not torch.equal(one[k], two[k]) for k in one)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 1000, 0.5, 0.99])
-def test_truncated(file, graph, keep):
+def test_truncated(folder, trained, keep):
+    file = folder / "stage2_best.pt"
     data = file.read_bytes()
     file.write_bytes(data[: int(keep * len(data)) if keep < 1 else keep])
     with pytest.raises(ValueError, match="stage2_best.pt: not a readable checkpoint"):
-        load_model(file, graph)
+        load(trained, folder)
 
 
-def test_a_pickle_with_code_is_not_run(graph, tmp_path):
+def test_a_pickle_with_code_is_not_run(tmp_path):
     class Evil:
         def __reduce__(self):
             return os.system, (f"touch {tmp_path / 'ran'}",)
@@ -65,25 +77,22 @@ def test_a_pickle_with_code_is_not_run(graph, tmp_path):
     for write in (lambda f: f.write_bytes(pickle.dumps(Evil())), lambda f: torch.save(dict(format=2, model=Evil()), f)):
         write(tmp_path / "evil.pt")
         with pytest.raises(ValueError, match="evil.pt: not a readable checkpoint"):
-            load_model(tmp_path / "evil.pt", graph)
+            read_checkpoint(tmp_path / "evil.pt")
         assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("content", [[1, 2], dict(format=1), dict(weights=3)])
-def test_something_else(graph, tmp_path, content):
+def test_something_else(tmp_path, content):
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(ValueError, match="x.pt: not a checkpoint of this version"):
-        load_model(tmp_path / "x.pt", graph)
+        read_checkpoint(tmp_path / "x.pt")
 
 
-def test_of_other_edges(file, survey):
-    with pytest.raises(ValueError, match="another graph: the edges differ"):
-        load_model(file, build_graph(survey, make_split(survey, seed=0), colleagues=("employer",)))
-
-
-def test_of_other_training_people(file, survey):
-    with pytest.raises(ValueError, match="belongs to another graph"):
-        load_model(file, build_graph(survey, make_split(survey, seed=1)))
+def test_a_checkpoint_of_other_settings(folder, trained):
+    text = (folder / "model.yaml").read_text("utf-8")
+    (folder / "model.yaml").write_text(text.replace("epochs: 3", "epochs: 4", 1), "utf-8")
+    with pytest.raises(ValueError, match="belongs to other settings"):
+        load(trained, folder)
 
 
 def changed(survey, **fields):
@@ -91,37 +100,52 @@ def changed(survey, **fields):
     return build_graph(s, make_split(s, seed=0))
 
 
-def test_of_another_codebook_columns(file, survey):
+def other_columns(survey):
     name = survey.features.columns[0]
-    s = dict(
-        features=survey.features.rename(columns={name: "other"}),
-        types={("other" if k == name else k): v for k, v in survey.types.items()},
-    )
-    with pytest.raises(ValueError, match="the features differ"):
-        load_model(file, changed(survey, **s))
+    types = {("other" if k == name else k): v for k, v in survey.types.items()}
+    return changed(survey, features=survey.features.rename(columns={name: "other"}), types=types)
 
 
-def test_of_another_codebook_with_as_many_relation_values(file, survey):
+def other_firms(survey):
     "Equal sizes are not enough: the third firm must be the same firm"
     r = survey.relations["employer"]
     other = {**survey.relations, "employer": dataclasses.replace(r, labels=r.labels[::-1].copy())}
-    with pytest.raises(ValueError, match="relation values and posts of the training people differ"):
-        load_model(file, changed(survey, relations=other))
+    return changed(survey, relations=other)
+
+
+OTHERS = {
+    "the edges differ": lambda s: build_graph(s, make_split(s, seed=0), colleagues=("employer",)),
+    "belongs to another graph": lambda s: build_graph(s, make_split(s, seed=1)),
+    "the features differ": other_columns,
+    "relation values and posts of the training people differ": other_firms,
+}
+
+
+@pytest.mark.parametrize("said", OTHERS)
+def test_another_graph(folder, trained, survey, said):
+    with pytest.raises(ValueError, match=said):
+        load(trained, folder).predict(OTHERS[said](survey))
+
+
+def test_a_model_that_was_never_fitted(graph):
+    with pytest.raises(ValueError, match="v6_twostage is not fitted"):
+        make_model("v6_twostage").predict(graph)
 
 
 def test_a_state_of_training_that_is_no_state(graph, tmp_path):
-    c = make_config("v6_twostage", **TINY)
+    model = make_model("v6_twostage", **TINY["v6_twostage"])
     for content in (b"", b"PK", pickle.dumps(3)):
         (tmp_path / "resume.pt").write_bytes(content)
         with pytest.raises(ValueError, match="resume.pt: not a readable state"):
-            fit(graph, c, 0, resume=tmp_path / "resume.pt")
-    with pytest.raises(ValueError, match="'cuda:99' is not available|not available"):
-        Trainer(graph, c, 0, "mps" if not torch.backends.mps.is_available() else "cuda:99")
+            model.fit(graph, resume=tmp_path / "resume.pt")
+    missing = "cuda:99" if torch.backends.mps.is_available() else "mps"
+    with pytest.raises(ValueError, match="not available"):
+        model.fit(graph, device=missing)
 
 
 def test_the_progress_bar_shows_losses_scores_and_margin(graph):
-    c, out = make_config("v6_twostage", **TINY), io.StringIO()
-    fit(graph, c, 0, progress_bar(c, out))
-    text = out.getvalue()
+    out = io.StringIO()
+    model = make_model("v6_twostage", **TINY["v6_twostage"])
+    model.fit(graph, progress=progress_bar(model.most_epochs, model.watched, out))
     for word in ("stage1", "stage2", "train_turnover_loss=", "valid_pref_accuracy=", "margin=", "5/5"):
-        assert word in text, word
+        assert word in out.getvalue(), word

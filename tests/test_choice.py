@@ -5,40 +5,23 @@ import numpy as np, pandas as pd, pytest, torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from turnover_nb.data.candidates import candidate_sets
-from turnover_nb.choice.logit import (
-    PREFERENCE_BASELINES,
-    check_choices,
-    estimate_logit,
-    fit_preference,
-    outside_option,
-    post_matrix,
-    separating,
-)
-from turnover_nb.choice.panel_logit import (
-    Panel,
-    PanelConfig,
-    TasteModel,
-    fit_panel,
-    fit_panel_preference,
-    make_panel,
-    normal_draws,
-    panel_loglik,
-    predict_panel,
-    rows_of,
-)
+from turnover_nb.choice.logit import PREFERENCE_BASELINES, fit_preference, post_matrix
+from turnover_nb.choice.sets import check_choices
+from turnover_nb.choice.estimate import estimate_logit
+from turnover_nb.data.posts import outside_option
+from turnover_nb.choice.identification import separating
+from turnover_nb.choice.panel import Panel, make_panel, rows_of
+from turnover_nb.choice.simulated import PanelConfig, fit_panel
+from turnover_nb.choice.mixed import TasteModel, normal_draws, panel_loglik, predict_panel
+from turnover_nb.choice.panel_logit import fit_panel_preference
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
 from turnover_nb.core.tables import CHOICE_COLUMNS, Choices, ColumnType, Survey
-from turnover_nb.choice.design import (
-    estimate_mixed,
-    estimate_survey,
-    fit_tastes,
-    known_curve,
-    segments,
-    taste_table,
-    unidentified,
-    willingness,
-)
+from turnover_nb.choice.mixed_estimate import estimate_mixed
+from turnover_nb.choice.design import estimate_survey, known_curve
+from turnover_nb.tastes.population import fit_tastes, segments, taste_table
+from turnover_nb.choice.estimate import unidentified
+from turnover_nb.choice.worth import willingness
 
 QUICK = dict(steps=40, draws=8, factors=2)
 GRID = dict(

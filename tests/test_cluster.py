@@ -1,12 +1,23 @@
-"""A sweep on a Ray cluster of two workers: the bits of a local one, killed runs are started again, nothing is left half-written or running."""
+"""A sweep on a Ray cluster of two workers: the bits of a local one, killed runs are started again.
 
-import importlib.util, json, os, shutil, socket, sys, tempfile, threading, time
+Nothing is left half-written or running."""
+
+import importlib.util
+import json
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import threading
+import time
 from pathlib import Path
-import nbformat, pytest
+import nbformat
+import pytest
 from turnover_nb.runs.cluster import check_address, connect, run_jobs_ray
 from turnover_nb.runs.engine import Job, run_jobs
 from turnover_nb.runs.sweep import Plan, plan_jobs, preload
-from turnover_nb.runs.run import _shared, load_data
+from turnover_nb.runs.shared import data_key, load_data, share
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed")
 SMALL = dict(include_dashboard=False, object_store_memory=80_000_000)
@@ -43,7 +54,7 @@ def alive(pid, started):
 
 @pytest.fixture(scope="module")
 def cluster():
-    "A head without CPUs and two workers of one CPU, on the loopback interface alone; afterwards none of its processes lives"
+    "A head without CPUs and two workers of one CPU, on the loopback interface; afterwards none of its processes lives"
     import ray
     from ray._private import node, ray_constants
     from ray.cluster_utils import Cluster
@@ -97,27 +108,24 @@ def gone():
         codebook="nowhere.yaml",
         employees=60,
         preference=("cold",),
-        config=dict(epochs=2, hidden=8),
+        settings=dict(epochs=2, hidden=8),
     )
-    return plan, {(plan.data, plan.codebook, plan.employees): load_data("synthetic", "", plan.employees)}
+    return plan, {data_key(plan.data, plan.codebook, plan.employees): load_data("synthetic", "", plan.employees)}
 
 
 def test_a_sweep_has_the_same_bits_as_a_local_one(cluster, gone, tmp_path):
-    plan, shared = gone
-    ((survey, _),) = shared.values()
+    plan, things = gone
+    ((survey, _),) = things.values()
     local, far = (
-        [j for j in plan_jobs(plan, survey, tmp_path / k) if j.name not in ("majority seed_1", "hgt seed_1")]
+        [j for j in plan_jobs(plan, survey, tmp_path / k) if j.name not in ("majority cold seed_1", "hgt cold seed_1")]
         for k in ("local", "far")
     )
-    preload()
-    _shared.update(shared)  # as `sweep` does
-    try:
+    preload(plan.models)
+    with share(things):  # as `sweep` does
         assert [o.error for o in run_jobs(local, 2)] == [""] * 4
-    finally:
-        _shared.clear()
     said = []
     done = run_jobs_ray(
-        far, cluster.address, progress=lambda o, n, total: said.append((o.job.name, n, total)), shared=shared
+        far, cluster.address, progress=lambda o, n, total: said.append((o.job.name, n, total)), things=things
     )
     assert [o.error for o in done] == [""] * 4 and said == [(o.job.name, i, 4) for i, o in enumerate(done, 1)]
     for a, b in zip(local, far):
@@ -149,7 +157,8 @@ import builtins, json, os
 from pathlib import Path
 import numpy
 from threadpoolctl import threadpool_info
-seen = dict(pid=os.getpid(), marked=hasattr(builtins, 'marked'), threads=max(i['num_threads'] for i in threadpool_info()))
+threads = max(i['num_threads'] for i in threadpool_info())
+seen = dict(pid=os.getpid(), marked=hasattr(builtins, 'marked'), threads=threads)
 builtins.marked = True
 Path(out, 'seen.json').write_text(json.dumps(seen))
 """
@@ -195,7 +204,13 @@ def test_killed_runs_are_started_again_and_failing_ones_hurt_no_other(cluster, t
 
 
 def test_a_lost_machine_loses_no_run(cluster, tmp_path):
-    code = "import os, time\nfrom pathlib import Path\np = Path(DIR, f'{seed}_{os.getpid()}'); p.touch()\nwhile not Path(DIR, 'go').exists(): time.sleep(.05)\nPath(out, 'result.txt').write_text(str(seed))"
+    code = """
+import os, time
+from pathlib import Path
+Path(DIR, f'{seed}_{os.getpid()}').touch()
+while not Path(DIR, 'go').exists():
+    time.sleep(.05)
+Path(out, 'result.txt').write_text(str(seed))"""
     jobs = [
         Job(
             book(tmp_path / "wait.ipynb", code.replace("DIR", repr(str(tmp_path)))),

@@ -1,10 +1,18 @@
 """Papermill runs end to end: same seed, same bits; what is wrong is refused; the report stands on its own."""
 
-import json, re, shutil, subprocess, sys
+import json
+import re
+import shutil
+import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
-import pandas as pd, pytest
+import pandas as pd
+import pytest
+import yaml
 from turnover_nb.cli import main
+from turnover_nb.models.base import Model
+from turnover_nb.models.registry import load_model
 from turnover_nb.runs.collect import load_runs
 from turnover_nb.runs.engine import check_parameters, notebook_parameters
 from turnover_nb.runs.sweep import experiment_notebook
@@ -36,30 +44,49 @@ def swept(tmp_path_factory):
     return run(tmp_path_factory.mktemp("out"), "--jobs", "2")
 
 
+ASKED = ["logistic", *(f"{m}/{p}" for m in ("majority", "conditional_logit", "hgt") for p in ("cold", "warm"))]
+
+
+def result(folder, asked, seed):
+    return json.loads((folder / asked / f"seed_{seed}" / "results.json").read_text())
+
+
 def test_every_file_of_a_run_is_there(swept):
-    variants = {
-        "majority",
-        "majority_warm",
-        "logistic",
-        "conditional_logit",
-        "conditional_logit_warm",
-        "hgt",
-        "hgt_warm",
-    }
+    variants = {a.split("/")[0] for a in ASKED}
     assert {p.name for p in swept.iterdir()} == variants | {"manifest.json", "report", ".lock"}
+    assert {p.relative_to(swept).parent.as_posix() for p in swept.glob("**/seed_0")} == {*ASKED}
     common = {"run.ipynb", "config.yaml", "results.json", "predictions.parquet", "environment.json", "groups.parquet"}
-    for v in variants:
+    more = dict(
+        hgt={"stage1_history.json", "stage1_best.pt", "embeddings.parquet"}, conditional_logit={"tastes.parquet"}
+    )
+    for asked in ASKED:
+        variant, _, protocol = asked.partition("/")
+        want = common | {"model.yaml"} | more.get(variant, set())
         for seed in (0, 1):
-            more = (
-                {"stage1_history.json", "stage1_best.pt", "embeddings.parquet"}
-                if v.startswith("hgt")
-                else {"tastes.parquet"}
-                if v.startswith("conditional")
-                else set()
-            )
-            assert {p.name for p in (swept / v / f"seed_{seed}").iterdir()} == common | more | (
-                {"known_curve.parquet"} if v == "hgt_warm" else set()
-            )
+            files = {p.name for p in (swept / asked / f"seed_{seed}").iterdir()}
+            assert files >= want and not any(f.startswith(".") for f in files)
+            assert ("known_curve.parquet" in files) == (asked == "hgt/warm")
+
+
+def test_a_run_says_its_variant_and_its_protocol(swept):
+    for asked in ASKED:
+        variant, _, protocol = asked.partition("/")
+        r = result(swept, asked, 0)
+        assert r["variant"] == r["model"] == variant
+        assert (r["preference"] or {}).get("protocol", "") == protocol
+
+
+def test_a_config_holds_the_settings_of_its_model_and_of_no_other(swept):
+    config = lambda asked: yaml.safe_load((swept / asked / "seed_0" / "config.yaml").read_text())
+    assert set(config("logistic")) == {"model", "C", "max_iter"}
+    assert {k: config("hgt/cold")[k] for k in ("model", "epochs", "hidden")} == dict(model="hgt", epochs=3, hidden=16)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_every_run_is_audited_and_its_model_can_be_loaded(swept, asked):
+    assert result(swept, asked, 0)["audit"]["passed"] is True
+    model = load_model(swept / asked / "seed_0")
+    assert isinstance(model, Model) and model.name == asked.split("/")[0]
 
 
 def test_one_seed_gives_the_same_bits_whatever_the_number_of_workers(swept, tmp_path):
@@ -71,62 +98,26 @@ def test_one_seed_gives_the_same_bits_whatever_the_number_of_workers(swept, tmp_
 
 
 def test_seeds_differ(swept):
-    a, b = (json.loads((swept / "hgt" / f"seed_{s}" / "results.json").read_text()) for s in (0, 1))
+    a, b = (result(swept, "hgt/cold", s) for s in (0, 1))
     assert a["turnover"]["aupr"] != b["turnover"]["aupr"]
 
 
 def test_the_kernel_engine_agrees_with_the_fast_one(swept, tmp_path):
-    assert (
-        main(
-            [
-                "run",
-                "--out",
-                str(tmp_path),
-                *FEW,
-                "--models",
-                "hgt",
-                "--seeds",
-                "1,",
-                "--preference",
-                "cold",
-                "--engine",
-                "kernel",
-            ]
-        )
-        == 0
-    )
+    one = ["--models", "hgt", "--seeds", "1,", "--preference", "cold", "--engine", "kernel"]
+    assert main(["run", "--out", str(tmp_path), *FEW, *one]) == 0
     (folder,) = (tmp_path / "main").iterdir()
     for name in ("results.json", "predictions.parquet"):
-        assert (folder / "hgt" / "seed_1" / name).read_bytes() == (swept / "hgt" / "seed_1" / name).read_bytes()
+        a, b = (f / "hgt" / "cold" / "seed_1" / name for f in (folder, swept))
+        assert a.read_bytes() == b.read_bytes()
 
 
 def test_plain_papermill_runs_the_notebook(tmp_path):
     papermill = str(Path(sys.executable).with_name("papermill"))
-    subprocess.run(
-        [
-            papermill,
-            str(experiment_notebook("run.ipynb")),
-            str(tmp_path / "o.ipynb"),
-            "-p",
-            "model",
-            "majority",
-            "-p",
-            "seed",
-            "3",
-            "-p",
-            "employees",
-            "100",
-            "-p",
-            "out",
-            str(tmp_path / "files"),
-            "-k",
-            "python3",
-            "--no-progress-bar",
-        ],
-        check=True,
-        capture_output=True,
-        cwd=tmp_path,
-    )
+    parameters = dict(model="majority", seed=3, employees=100, out=tmp_path / "files")
+    given = [w for k, v in parameters.items() for w in ("-p", k, str(v))]
+    book = [str(experiment_notebook("run.ipynb")), str(tmp_path / "o.ipynb")]
+    command = [papermill, *book, *given, "-k", "python3", "--no-progress-bar"]
+    subprocess.run(command, check=True, capture_output=True, cwd=tmp_path)
     assert json.loads((tmp_path / "files" / "results.json").read_text())["seed"] == 3
 
 
@@ -183,10 +174,7 @@ def test_the_report_is_one_page_with_tables_and_figures(swept):
 
 def test_the_report_repeats_the_runs_numbers(swept):
     t = pd.read_csv(swept / "report" / "tables" / "turnover.csv").set_index(["variant", "metric"])
-    want = [
-        json.loads((swept / "logistic" / f"seed_{s}" / "results.json").read_text())["turnover"]["aupr"]["value"]
-        for s in (0, 1)
-    ]
+    want = [result(swept, "logistic", s)["turnover"]["aupr"]["value"] for s in (0, 1)]
     assert t.loc[("logistic", "aupr"), "value"] == pytest.approx(sum(want) / 2, abs=1e-9)
 
 
@@ -196,27 +184,33 @@ def test_missing_and_identical_runs_are_refused(swept, tmp_path):
     with pytest.raises(ValueError, match="1 of 14 runs are missing: logistic/seed_1"):
         load_runs(a)
     b = shutil.copytree(swept, tmp_path / "b")
-    shutil.copy(b / "hgt" / "seed_0" / "predictions.parquet", b / "hgt" / "seed_1" / "predictions.parquet")
+    shutil.copy(b / "hgt/cold/seed_0/predictions.parquet", b / "hgt/cold/seed_1/predictions.parquet")
     with pytest.raises(ValueError, match="identical predictions"):
         load_runs(b)
     c = shutil.copytree(swept, tmp_path / "c")
-    f = c / "hgt" / "seed_0" / "results.json"
-    f.write_text(f.read_text().replace('"schema_version": 1', '"schema_version": 0'))
-    with pytest.raises(ValueError, match="schema version 0, expected 1"):
+    f = c / "hgt/cold/seed_0/results.json"
+    f.write_text(f.read_text().replace('"schema_version": 2', '"schema_version": 1'))
+    with pytest.raises(ValueError, match="schema version 1, expected 2"):
         load_runs(c)
+
+
+def test_a_sweep_of_an_older_version_is_refused_in_a_sentence(swept, tmp_path, capsys):
+    (tmp_path / "manifest.json").write_text(json.dumps(dict(schema_version=1, plan={})))
+    assert main(["run", "--out", str(tmp_path), *FEW, "--resume", str(tmp_path)]) == 2
+    said = capsys.readouterr().err
+    assert "of schema version 1, made by another version of turnover_nb" in said and said.count("\n") == 1
 
 
 def test_a_sweep_resumes_where_it_stopped(swept, tmp_path, capsys):
     folder = shutil.copytree(swept, tmp_path / "again")
-    gone = folder / "hgt" / "seed_1"
+    gone = folder / "hgt" / "cold" / "seed_1"
     want = (gone / "results.json").read_bytes()
-    kept = (folder / "hgt" / "seed_0" / "run.ipynb").stat().st_mtime_ns
+    other = folder / "hgt" / "cold" / "seed_0" / "run.ipynb"
+    kept = other.stat().st_mtime_ns
     shutil.rmtree(gone)
     shutil.rmtree(folder / "report")
     assert main(["run", "--out", str(tmp_path), *FEW, "--resume", str(folder)]) == 0
-    assert (gone / "results.json").read_bytes() == want and (
-        folder / "hgt" / "seed_0" / "run.ipynb"
-    ).stat().st_mtime_ns == kept
+    assert (gone / "results.json").read_bytes() == want and other.stat().st_mtime_ns == kept
     assert capsys.readouterr().out.strip().endswith(str(folder / "report" / "report.html"))
 
 
@@ -226,7 +220,9 @@ def test_a_sweep_resumes_where_it_stopped(swept, tmp_path, capsys):
         (["--data", "no/such/place", "--codebook", "ibm_hr_attrition"], "place: no such file"),
         (["--data", "x"], "needs a codebook"),
         (["--codebook", "x.yaml"], "needs data"),
-        (["--models", "hgtt"], "unknown 'hgtt'"),
+        (["--models", "hgtt"], "unknown model 'hgtt'; did you mean 'hgt'?"),
+        (["--models", "logistic", "--set", "epochs=3"], "no model has the setting 'epochs'"),
+        (["--models", "hgt", "--set", "epochs=many"], "model 'hgt': settings: epochs = 'many'"),
         (["--jobs", "0"], "jobs = 0"),
         (["--set", "hiden=3"], "did you mean 'hidden'"),
         (["--protocol", "group", "--group", "firmm"], "firmm"),
@@ -241,30 +237,30 @@ def test_bad_options_stop_before_anything_is_written(argv, says, tmp_path, capsy
     assert says in err and err.count("\n") == 1 and not (tmp_path / "o").exists()
 
 
-def test_a_failing_run_is_listed_and_the_others_stand(tmp_path, capsys, monkeypatch):
-    import turnover_nb.models.trainer as trainer
-
-    def broken(*a, **k):
-        raise FloatingPointError("the training loss is nan")
-
-    monkeypatch.setattr(trainer, "fit", broken)  # runs are forked, so they inherit this
-    assert main(["run", "--out", str(tmp_path), *FEW, "--seeds", "1"]) == 1
-    said = capsys.readouterr()
-    assert (
-        re.search(r"failed: hgt seed_0: cell \d+ \(.*\): FloatingPointError: the training loss is nan", said.err)
-        and "--resume" in said.err
-    )
+def test_a_failing_run_is_listed_and_the_others_stand(tmp_path, capsys):
+    "A learning rate that no training survives"
+    models = ["--models", "logistic,hgt+lr=1e30", "--seeds", "1", "--preference", "cold"]
+    assert main(["run", "--out", str(tmp_path), *FEW, *models]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"failed: hgt\+lr=1e30 cold seed_0: cell \d+ \(.*\): FloatingPointError: ", said)
+    assert "--resume" in said
     (folder,) = (tmp_path / "main").iterdir()
-    assert (folder / "logistic" / "seed_0" / "results.json").exists() and not (folder / "hgt" / "seed_0").exists()
+    assert result(folder, "logistic", 0) and not (folder / "hgt+lr=1e30" / "cold" / "seed_0").exists()
 
 
 def test_help_is_quick_and_light():
-    code = "import sys; from turnover_nb.cli import main\ntry: main(['--help'])\nexcept SystemExit: sys.exit(sum(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"
+    code = """
+import sys
+from turnover_nb.cli import main
+try:
+    main(['--help'])
+except SystemExit:
+    sys.exit(sum(m in sys.modules for m in ('torch', 'pandas', 'sklearn')))"""
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
 
 
 def test_seeds_that_share_a_test_set_are_no_twins(swept, tmp_path):
-    "Under a group split two seeds may draw the same groups; a model without randomness then repeats itself, one with randomness does not"
+    "Under a group split two seeds may draw the same groups; only a model without randomness then repeats itself"
     a = shutil.copytree(swept, tmp_path / "a")
     f = a / "manifest.json"
     m = json.loads(f.read_text())
@@ -272,59 +268,36 @@ def test_seeds_that_share_a_test_set_are_no_twins(swept, tmp_path):
     f.write_text(json.dumps(m))
     shutil.copy(a / "logistic" / "seed_0" / "predictions.parquet", a / "logistic" / "seed_1" / "predictions.parquet")
     assert len(load_runs(a).results) == 14
-    shutil.copy(a / "hgt" / "seed_0" / "predictions.parquet", a / "hgt" / "seed_1" / "predictions.parquet")
+    shutil.copy(a / "hgt/cold/seed_0/predictions.parquet", a / "hgt/cold/seed_1/predictions.parquet")
     with pytest.raises(ValueError, match="identical predictions"):
         load_runs(a)
 
 
 def test_the_panel_logits_run_cold_and_warm(tmp_path, capsys):
     "… and what is known of a person moves their predictions"
-    assert (
-        main(
-            ["run", "--out", str(tmp_path), "--models", "choice", "--seeds", "1", "--employees", "100", "--known", "5"]
-        )
-        == 0
-    )
-    assert re.search(
-        r"8 runs; their processes took [\d,]+ s in all, \d+% of it fitting and scoring", capsys.readouterr().out
-    )
+    few = ["--models", "choice", "--seeds", "1", "--employees", "100", "--known", "5"]
+    assert main(["run", "--out", str(tmp_path), *few]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"8 runs; their processes took [\d,]+ s in all, \d+% of it fitting and scoring", said)
     (folder,) = (tmp_path / "main").iterdir()
     for m in ("latent_class", "mixed_logit", "hierarchical"):
         cold, warm = (
-            pd.read_parquet(folder / v / "seed_0" / "predictions.parquet")
+            pd.read_parquet(folder / m / protocol / "seed_0" / "predictions.parquet")
             .query("phase == 'test'")
             .set_index(["employee", "situation", "alternative"])
             .probability
-            for v in (m, f"{m}_warm")
+            for protocol in ("cold", "warm")
         )
         assert len(warm) == 2 / 7 * len(cold) and (warm - cold.loc[warm.index]).abs().max() > 0.05, m
-        assert json.loads((folder / m / "seed_0" / "results.json").read_text())["facts"]["preference"]["chosen"]
+        assert result(folder, f"{m}/cold", 0)["facts"]["preference"]["chosen"]
     page = (folder / "report" / "report.html").read_text()
     for name in ("conditional logit", "latent-class logit", "mixed logit", "hierarchical logit"):
         assert name in page
 
 
 def test_seeds_that_share_a_split_tell_the_sources_of_variation_apart(swept, tmp_path):
-    assert (
-        main(
-            [
-                "run",
-                "--out",
-                str(tmp_path),
-                "--models",
-                "majority,logistic,mlp",
-                "--seeds",
-                "4",
-                "--splits",
-                "2",
-                "--employees",
-                "120",
-                "--preference",
-                "cold",
-            ]
-        )
-        == 0
-    )
+    few = ["--models", "majority,logistic,mlp", "--seeds", "4", "--splits", "2", "--employees", "120"]
+    assert main(["run", "--out", str(tmp_path), *few, "--preference", "cold"]) == 0
     (folder,) = (tmp_path / "main").iterdir()
     people = [
         set(pd.read_parquet(folder / "mlp" / f"seed_{s}" / "predictions.parquet").query("phase == 'test'").employee)

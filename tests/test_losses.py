@@ -1,19 +1,19 @@
 """Losses and regularisers: gradients, that each switch acts, and behaviour that the notebooks only show."""
 
 import math
-import pytest, torch
+import pytest
+import torch
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.gnn.losses import (
-    AdaptiveMarginLoss,
+    PREFERENCE_LOSSES,
+    TURNOVER_LOSSES,
+    Comparison,
     FocalLoss,
     MarginSchedule,
-    bpr_loss,
+    adaptive_margin_loss,
     choice_loss,
-    margin_loss,
-    sampled_softmax_loss,
     segment_log_softmax,
 )
-from turnover_nb.data.post_sets import Positives
 from turnover_nb.models.gnn.regularisers import (
     UncertaintyWeighting,
     augment,
@@ -21,7 +21,6 @@ from turnover_nb.models.gnn.regularisers import (
     fixed_weights,
     nt_xent,
 )
-from turnover_nb.models.gnn.negatives import HardNegativeSampler
 from turnover_nb.data.split import make_split
 from worlds import world
 
@@ -48,44 +47,51 @@ def test_focal_alpha_and_gamma_act():
     assert all(not torch.allclose(a, b) for i, a in enumerate(grads) for b in grads[:i])
 
 
-def test_gradients_of_the_ranking_losses():
-    pos, neg, hard = double(6), double(6, 3, seed=1), torch.rand(6, 3, generator=gen(2)) < 0.5
-    for f in (
-        bpr_loss,
-        sampled_softmax_loss,
-        lambda a, b: margin_loss(a, b, 1.0),
-        lambda a, b: AdaptiveMarginLoss()(a, b, hard),
-    ):
-        assert torch.autograd.gradcheck(f, (pos, neg))
+def triples(pos, neg, **more):
+    "Six situations of a chosen post and three others, which are the negatives"
+    n, k = neg.shape
+    utility = torch.cat([pos[:, None], neg], 1).flatten()
+    chosen = (torch.arange(n * (k + 1)) % (k + 1)) == 0
+    situation = torch.arange(n).repeat_interleave(k + 1)
+    at = torch.arange(n).repeat_interleave(k)
+    hard = torch.rand(n * k, generator=gen(2)) < 0.5
+    seen = dict(negative=neg.flatten(), at=at, hard=hard)
+    return Comparison(utility, situation, chosen, torch.ones_like(chosen), n, **seen, **more)
+
+
+@pytest.mark.parametrize("name", PREFERENCE_LOSSES)
+def test_gradients_of_the_preference_losses(name):
+    loss = PREFERENCE_LOSSES[name].function
+    assert torch.autograd.gradcheck(lambda pos, neg: loss(triples(pos, neg)), (double(6), double(6, 3, seed=1)))
+
+
+def test_with_all_others_as_negatives_sampled_softmax_is_the_likelihood():
+    c = triples(double(6), double(6, 3, seed=1))
+    a, b = (PREFERENCE_LOSSES[k].function(c).item() for k in ("choice", "sampled_softmax"))
+    assert math.isclose(a, b, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("name", TURNOVER_LOSSES)
+def test_gradients_of_the_turnover_losses(name):
+    y = (torch.rand(20, generator=gen(1)) < 0.3).double()
+    loss = TURNOVER_LOSSES[name](0.3, 1.5)
+    assert torch.autograd.gradcheck(lambda x: loss(x, y, weight=torch.ones(20, dtype=torch.float64)), (double(20),))
 
 
 def test_each_switch_of_the_adaptive_margin_acts_on_the_gradient():
-    pos, neg, hard = double(60), double(60, 3, seed=1), torch.rand(60, 3, generator=gen(2)) < 0.5
+    pos, neg = double(60), double(60, 3, seed=1)
 
-    def grad(loss, accuracy=0.9):
-        loss.schedule.update(accuracy)
-        return torch.autograd.grad(loss(pos, neg, hard), neg)[0]
+    def grad(**more):
+        return torch.autograd.grad(adaptive_margin_loss(triples(pos, neg, **more)), neg)[0]
 
-    base = grad(AdaptiveMarginLoss())
-    assert torch.equal(base, grad(AdaptiveMarginLoss()))
-    fixed = MarginSchedule(step=0.0)
-    for other in (
-        AdaptiveMarginLoss(hard_weight=1.0),
-        AdaptiveMarginLoss(rank_weight=0.0),
-        AdaptiveMarginLoss(schedule=fixed),
-    ):
-        assert not torch.allclose(base, grad(other))
-    assert not torch.allclose(base, grad(AdaptiveMarginLoss(), accuracy=0.3))
-    active = (AdaptiveMarginLoss().schedule.margin - (pos[:, None] - neg) > 0).detach()
-    g = torch.autograd.grad(AdaptiveMarginLoss(rank_weight=0.0)(pos, neg, hard), neg)[0]
-    assert torch.allclose(g, active * torch.where(hard, 2.0, 1.0).double() / hard.numel())
-
-
-def test_two_losses_have_two_schedules():
-    "A shared default would let one run's margin move another's"
-    a, b = AdaptiveMarginLoss(), AdaptiveMarginLoss()
-    a.schedule.update(0.9)
-    assert (a.schedule.margin, b.schedule.margin) == (1.1, 1.0)
+    base = grad()
+    assert torch.equal(base, grad())
+    for other in (dict(hard_weight=1.0), dict(rank_weight=0.0), dict(margin=1.1)):
+        assert not torch.allclose(base, grad(**other)), other
+    c = triples(pos, neg)
+    active = (1.0 - c.difference() > 0).detach()
+    want = active * torch.where(c.hard, 2.0, 1.0).double() / len(c.hard)
+    assert torch.allclose(grad(rank_weight=0.0).flatten(), want)
 
 
 def test_the_margin_survives_a_checkpoint(tmp_path):
@@ -108,24 +114,6 @@ def test_choice_loss_gradient_with_unavailable_alternatives():
     order = torch.randperm(9, generator=gen())
     assert torch.allclose(
         segment_log_softmax(s[order], sit[order], ok[order], 3), segment_log_softmax(s, sit, ok, 3)[order]
-    )
-
-
-def test_log_q_of_the_sampler_makes_the_estimated_sum_unbiased():
-    "E[e^s/q] over the sampler's own draws is the sum of e^s over all posts that are not positives, hard ratio and cache included"
-    positives = Positives.of(torch.tensor([0, 0, 1]), torch.tensor([0, 4, 2]), 2, 40)
-    s = torch.randn(2, 40, generator=gen())
-    sampler = HardNegativeSampler(positives, 40, k=5, hard_ratio=0.7)
-    sampler.refresh(lambda p: s[p], 0)
-    people = torch.tensor([0, 1])
-    post, _ = sampler.sample(people, 200_000, gen(1))
-    ratio = (s.gather(1, post) - sampler.log_q(people, post)).exp().double()
-    want = torch.stack([s[0].exp().sum() - s[0, [0, 4]].exp().sum(), s[1].exp().sum() - s[1, 2].exp()]).double()
-    assert ((ratio.mean(1) - want).abs() < 4 * ratio.std(1) / ratio.shape[1] ** 0.5).all()
-    pos = s[people, torch.tensor([0, 2])]
-    full = ((pos.double().exp() + want).log() - pos).mean().item()
-    assert math.isclose(
-        sampled_softmax_loss(pos, s.gather(1, post), sampler.log_q(people, post)).item(), full, rel_tol=0.01
     )
 
 

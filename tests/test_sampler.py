@@ -2,11 +2,13 @@
 
 import io
 from dataclasses import replace
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 from turnover_nb.data.candidates import candidate_sets
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.data.post_sets import PostSets, Positives
-from turnover_nb.models.gnn.negatives import KINDS, HardNegativeSampler, grid_shape, observed_negatives, top_posts
+from turnover_nb.models.gnn.negatives import HardNegativeSampler, grid_shape, top_posts
 from turnover_nb.data.split import make_split
 from worlds import world
 
@@ -59,22 +61,25 @@ def test_blocked_search_is_topk(n_posts, k):
     assert (value[:, want:] == -torch.inf).all() and all(len(set(r)) == len(r) for r in post.tolist())
 
 
-@pytest.mark.parametrize("chunk", [None, 1, 7])
-@pytest.mark.parametrize("k", [1, 5, 40])
-def test_cache_is_the_brute_force_top_k(small, chunk, k):
-    positives, dense = small
+@pytest.fixture(scope="module")
+def utility():
+    "Utilities of the 30 posts for some of the 40 people"
     z, q = torch.randn(40, 6, generator=gen(1)), torch.randn(30, 6, generator=gen(2))
-    scores = (z @ q.T).masked_fill(dense, -torch.inf)
-    sampler, other = HardNegativeSampler(positives, 30, k=k), HardNegativeSampler(positives, 30, k=k)
-    sampler.refresh((z, q), 0, chunk)
-    other.refresh(lambda people: z[people] @ q.T, 0, chunk)
+    return lambda people: z[people] @ q.T
+
+
+@pytest.mark.parametrize("k", [1, 5, 40])
+def test_cache_is_the_brute_force_top_k(small, utility, k):
+    positives, dense = small
+    scores = utility(torch.arange(40)).masked_fill(dense, -torch.inf)
+    sampler = HardNegativeSampler(positives, k=k)
+    sampler.refresh(utility, 0)
     for p in range(40):
         n = min(k, int((~dense[p]).sum())) if dense[p].any() else 0
         assert (
             set(sampler.cache[p, :n].tolist()) == set(scores[p].topk(n).indices.tolist())
             and (sampler.cache[p, n:] == -1).all()
         )
-    assert torch.equal(sampler.cache, other.cache)
 
 
 def test_people_are_scored_in_bounded_chunks():
@@ -86,7 +91,7 @@ def test_people_are_scored_in_bounded_chunks():
         sizes.append(len(people))
         return torch.rand(len(people), 5000, generator=gen())
 
-    HardNegativeSampler(positives, 5000).refresh(score, 0)
+    HardNegativeSampler(positives).refresh(score, 0)
     assert max(sizes) * 5000 <= 2**22 and sum(sizes) == n
 
 
@@ -98,27 +103,27 @@ def test_people_without_positives_are_not_scored(small):
         seen.extend(people.tolist())
         return torch.zeros(len(people), 30)
 
-    HardNegativeSampler(positives, 30).refresh(score, 0)
+    HardNegativeSampler(positives).refresh(score, 0)
     assert seen == dense.any(1).nonzero().flatten().tolist()
 
 
 @pytest.mark.parametrize("ratio", [0.0, 0.7, 1.0])
-@pytest.mark.parametrize("limited", [False, True])
-def test_no_draw_is_a_positive_and_frequencies_are_exact(small, ratio, limited):
+def test_no_draw_is_a_positive_and_frequencies_are_exact(small, utility, ratio):
+    "A hard draw is uniform over the cache, another uniform over all posts that are no positives"
     positives, dense = small
-    allowed = ~dense & (torch.rand(40, 30, generator=gen(3)) < 0.7) if limited else ~dense
-    allowed[7, 13] = True  # the one possible negative of person 7
-    shown = PostSets.of(*(allowed | dense).nonzero().T, 40, 30) if limited else None
     people = dense.any(1).nonzero().flatten()
-    assert allowed[people].any(1).all()
-    sampler = HardNegativeSampler(positives, 30, k=3, hard_ratio=ratio, shown=shown)
-    sampler.refresh((torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))), 0)
+    sampler = HardNegativeSampler(positives, k=3, hard_ratio=ratio)
+    sampler.refresh(utility, 0)
     n = 20000
     post, hard = sampler.sample(people, n, gen())
-    q = sampler.log_q(people, torch.arange(30).expand(len(people), 30)).exp()
-    assert torch.allclose(q.sum(1), torch.ones(len(people)), atol=1e-5) and not (q[~allowed[people]] > 0).any()
+    cached = torch.zeros(40, 30)
+    for p in people.tolist():
+        cached[p, [c for c in sampler.cache[p].tolist() if c >= 0]] = 1
+    free = (~dense).float()
+    q = ratio * cached / cached.sum(1, keepdim=True) + (1 - ratio) * free / free.sum(1, keepdim=True)
     share = torch.stack([torch.bincount(r, minlength=30) for r in post]) / n
-    assert not (share[~allowed[people]] > 0).any()
+    assert not (share[dense[people]] > 0).any()
+    q = q[people]
     assert ((share - q).abs() <= 5 * (q * (1 - q) / n).sqrt() + 1e-9).all()  # five standard errors, 1,200 cells
     assert abs(hard.float().mean().item() - ratio) < 0.01
 
@@ -129,36 +134,34 @@ def test_a_person_whose_every_post_is_positive_is_named():
         Positives.of(person, post, 5, 3)
     plain = PostSets.of(person, post, 5, 3)
     with pytest.raises(ValueError, match=r"person 3 \(1 in all\): no post is left"):
-        HardNegativeSampler(plain, 3)
+        HardNegativeSampler(plain)
 
 
 def test_drawing_for_somebody_without_a_candidate_names_only_them():
-    positives = Positives.of(torch.tensor([0]), torch.tensor([0]), 3, 4)
-    sampler = HardNegativeSampler(
-        positives, 4, hard_ratio=0.0, shown=PostSets.of(torch.tensor([0, 0]), torch.tensor([0, 1]), 3, 4)
-    )
+    "A person without positives needs no negatives, but one with all posts has none"
+    sampler = HardNegativeSampler(Positives.of(torch.tensor([0]), torch.tensor([0]), 3, 2), hard_ratio=0.0)
+    sampler.possible[2] = 0
     assert sampler.sample(torch.tensor([0]), 2, gen())[0].tolist() == [[1, 1]]
     with pytest.raises(ValueError, match=r"person 2 \(1 in all\)"):
         sampler.sample(torch.tensor([0, 2]), 1, gen())
 
 
 def test_fewer_posts_than_the_cache():
-    sampler = HardNegativeSampler(Positives.of(torch.tensor([0]), torch.tensor([1]), 1, 3), 3, k=5)
-    sampler.refresh((torch.ones(1, 1), torch.tensor([[1.0], [2.0], [3.0]])), 0)
+    sampler = HardNegativeSampler(Positives.of(torch.tensor([0]), torch.tensor([1]), 1, 3), k=5)
+    sampler.refresh(lambda people: torch.tensor([[1.0, 2.0, 3.0]]), 0)
     assert sampler.cache.tolist() == [[2, 0, -1, -1, -1]] and sampler.epoch_statistics()["fill_rate"] == 2 / 5
     assert set(sampler.sample(torch.zeros(500, dtype=torch.long), 2, gen())[0].unique().tolist()) == {0, 2}
 
 
-def test_a_resumed_run_draws_the_same(small):
+def test_a_resumed_run_draws_the_same(small, utility):
     "State goes through a file that is read without running code"
-    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))
     people = small[1].any(1).nonzero().flatten()
 
     def epochs(sampler, generator, first, last):
         out = []
         for e in range(first, last):
             if sampler.needs_refresh(e):
-                sampler.refresh((z * (e + 1) - e, q), e)
+                sampler.refresh(lambda people: utility(people) * (e + 1) - e * utility(people).flip(1), e)
             out += [
                 *sampler.sample(people, 3, generator),
                 torch.tensor(list(map(float, [x or 0 for x in sampler.epoch_statistics().values()]))),
@@ -166,16 +169,16 @@ def test_a_resumed_run_draws_the_same(small):
         return out
 
     g = gen()
-    whole = HardNegativeSampler(small[0], 30, every=3)
+    whole = HardNegativeSampler(small[0], every=3)
     want = epochs(whole, g, 0, 8)
     g = gen()
-    before = HardNegativeSampler(small[0], 30, every=3)
+    before = HardNegativeSampler(small[0], every=3)
     got = epochs(before, g, 0, 5)
     file = io.BytesIO()
     torch.save(dict(sampler=before.state_dict(), generator=g.get_state()), file)
     file.seek(0)
     state = torch.load(file, weights_only=True)
-    after = HardNegativeSampler(small[0], 30, every=3)
+    after = HardNegativeSampler(small[0], every=3)
     after.load_state_dict(state["sampler"])
     g = torch.Generator()
     g.set_state(state["generator"])
@@ -184,7 +187,7 @@ def test_a_resumed_run_draws_the_same(small):
 
 
 def test_a_state_of_another_catalogue_is_refused(small):
-    sampler = HardNegativeSampler(small[0], 30)
+    sampler = HardNegativeSampler(small[0])
     state = sampler.state_dict()
     state["cache"][0, 0] = 30
     with pytest.raises(ValueError, match="cached posts -1 … 30, expected −1 … 29"):
@@ -193,7 +196,7 @@ def test_a_state_of_another_catalogue_is_refused(small):
 
 def test_a_state_of_other_people_is_refused(small):
     "Even so the rule holds that a post chosen in training is never a negative"
-    sampler = HardNegativeSampler(small[0], 30)
+    sampler = HardNegativeSampler(small[0])
     state = sampler.state_dict()
     person = int(small[0].person[0])
     state["cache"][person, 0] = small[0].post[0]
@@ -201,86 +204,31 @@ def test_a_state_of_other_people_is_refused(small):
         sampler.load_state_dict(state)
 
 
-def test_no_global_randomness(small):
+def test_no_global_randomness(small, utility):
     before = torch.random.get_rng_state()
-    sampler = HardNegativeSampler(small[0], 30)
-    sampler.refresh((torch.ones(40, 2), torch.ones(30, 2)), 0)
+    sampler = HardNegativeSampler(small[0])
+    sampler.refresh(utility, 0)
     sampler.sample(torch.tensor([7]), 9, gen())
     assert torch.equal(before, torch.random.get_rng_state())
 
 
-def test_each_switch_changes_what_is_drawn(small):
-    z, q = torch.randn(40, 4, generator=gen(1)), torch.randn(30, 4, generator=gen(2))
+def test_each_switch_changes_what_is_drawn(small, utility):
     people = small[1].any(1).nonzero().flatten().repeat(50)
-    shown = PostSets.of(*torch.ones(40, 20).nonzero().T, 40, 30)
     plain = Positives.of(*(small[1][:, :12].nonzero().T), 40, 30)
 
     def drawn(**settings):
-        sampler = HardNegativeSampler(plain, 30, **settings)
+        sampler = HardNegativeSampler(plain, **settings)
         post = []
         for e in range(8):
             if sampler.needs_refresh(e):
-                sampler.refresh((z * (-1) ** e, q), e)
+                sampler.refresh(lambda people, e=e: utility(people) * (-1) ** e, e)
             post.append(sampler.sample(people, 2, gen(e))[0])
         return torch.stack(post)
 
     base = drawn()
     assert torch.equal(base, drawn())
-    for settings in (dict(k=10), dict(hard_ratio=0.85), dict(hard_ratio=0.0), dict(every=3), dict(shown=shown)):
+    for settings in (dict(k=10), dict(hard_ratio=0.85), dict(hard_ratio=0.0), dict(every=3)):
         assert not torch.equal(base, drawn(**settings)), settings
-
-
-@pytest.fixture(scope="module")
-def pairs_graph():
-    survey = world(n=60, seed=1)
-    return build_graph(survey, make_split(survey, seed=0))
-
-
-def test_negatives_of_a_choice_task(pairs_graph):
-    "On a graph's own targets: what is observed is the situation's rejected post, and nothing is a training choice of the same person"
-    data, sup = pairs_graph.at("train"), pairs_graph.supervision("train")
-    positives = Positives.from_supervision(sup, data["employee"].num_nodes, data["post"].num_nodes)
-    sampler = HardNegativeSampler(positives, data["post"].num_nodes)
-    sampler.refresh(lambda people: torch.rand(len(people), positives.n_posts, generator=gen()), 0)
-    start, rows = observed_negatives(sup.ptr, sup.chosen, sup.available)
-    rejected = sup.post[rows]
-    assert torch.equal(start, torch.arange(len(rejected) + 1))  # two alternatives: one rejected each
-    post, kind = sampler.mix(sup, {"observed": 1.0}, 3, gen())
-    assert (kind == 0).all() and torch.equal(post, rejected[:, None].expand(-1, 3))
-    post, kind = sampler.mix(sup, {"observed": 0.5, "hard": 0.35, "random": 0.15}, 200, gen())
-    person = sup.employee[sup.ptr[:-1]]
-    assert not positives.contains(person[:, None].expand_as(post), post).any()
-    assert torch.equal(post[kind == 0], rejected[:, None].expand_as(post)[kind == 0])
-    share = torch.bincount(kind.flatten(), minlength=3) / kind.numel()
-    assert torch.allclose(share, torch.tensor([0.5, 0.15, 0.35]), atol=4 * (0.25 / kind.numel()) ** 0.5)
-    assert KINDS == ("observed", "random", "hard")
-    assert all(
-        n in set(sampler.cache[p].tolist())
-        for n, p in zip(post[kind == 2].tolist(), person[:, None].expand_as(post)[kind == 2].tolist())
-    )
-
-
-def test_mix_of_hard_and_random_is_sample(pairs_graph):
-    data, sup = pairs_graph.at("train"), pairs_graph.supervision("train")
-    positives = Positives.from_supervision(sup, data["employee"].num_nodes, data["post"].num_nodes)
-    sampler = HardNegativeSampler(positives, positives.n_posts)
-    sampler.refresh(lambda p: torch.rand(len(p), positives.n_posts, generator=gen()), 0)
-    post, kind = sampler.mix(sup, {"hard": 0.7, "random": 1 - 0.7}, 2, gen())
-    same, hard = sampler.sample(sup.employee[sup.ptr[:-1]], 2, gen())
-    assert torch.equal(post, same) and torch.equal(kind == 2, hard)
-
-
-def test_observed_without_any_is_refused():
-    survey = world(n=60, form="interactions")
-    graph = build_graph(survey, make_split(survey, seed=0))
-    sup = graph.supervision("train")
-    positives = Positives.from_supervision(sup, len(graph.split.train), 12)
-    sampler = HardNegativeSampler(positives, 12, hard_ratio=0.0)
-    with pytest.raises(ValueError, match="no situation has a rejected alternative"):
-        sampler.mix(sup, {"observed": 1.0}, 1, gen())
-    with pytest.raises(RuntimeError, match="call refresh"):
-        sampler.mix(sup, {"hard": 1.0}, 1, gen())
-    assert (sampler.mix(sup, {"random": 1.0}, 1, gen())[1] == 1).all()
 
 
 @pytest.mark.parametrize("preference", ["cold", "warm"])

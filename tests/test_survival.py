@@ -5,7 +5,8 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np
+import pytest
 from turnover_nb.cli import main
 from turnover_nb.runs.sweep import locked
 
@@ -25,9 +26,16 @@ def test_killed_three_times_and_resumed_gives_the_same_bits(tmp_path):
     assert not [p for p in folder.rglob("*.part") if p.is_file()] and not list(folder.rglob("resume.pt"))
 
 
-def test_a_report_that_was_killed_midway_is_made_again(tmp_path):
-    assert main(["run", "--out", str(tmp_path), *FEW]) == 0
-    (folder,) = (tmp_path / "main").iterdir()
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    "A sweep with its report"
+    place = tmp_path_factory.mktemp("out")
+    assert main(["run", "--out", str(place), *FEW]) == 0
+    return next((place / "main").iterdir())
+
+
+def test_a_report_that_was_killed_midway_is_made_again(finished):
+    folder = finished
     want = kill.files(folder)
     (folder / "report").rename(folder / ".report.part")
     (folder / ".report.part" / "tables" / "half.csv").write_text("a,b\n1")
@@ -35,16 +43,10 @@ def test_a_report_that_was_killed_midway_is_made_again(tmp_path):
     assert kill.files(folder) == want and not (folder / ".report.part").exists()
 
 
-def test_two_sweeps_in_one_folder(tmp_path, capsys, monkeypatch):
-    assert main(["run", "--out", str(tmp_path), *FEW]) == 0
-    (folder,) = (tmp_path / "main").iterdir()
-    capsys.readouterr()
-    import turnover_nb.runs.sweep as e
-
-    quick = locked
-    monkeypatch.setattr(e, "locked", lambda f: quick(f, 0.1))
-    with quick(folder):
-        assert main(["run", "--out", str(tmp_path), *FEW, "--resume", str(folder)]) == 2
+def test_two_sweeps_in_one_folder(finished, capsys):
+    folder = finished
+    with locked(folder):
+        assert main(["run", "--out", str(folder.parent), *FEW, "--resume", str(folder)]) == 2
     assert f"{folder}: another sweep is writing there" in capsys.readouterr().err
 
 
@@ -71,14 +73,21 @@ def test_an_output_folder_without_permission(tmp_path, capsys):
 
 def test_a_full_disk_leaves_no_run_that_looks_finished(tmp_path):
     "Files may not grow beyond 2 kB: the manifest can be written, a notebook cannot"
-    code = "import resource, signal, sys; from turnover_nb.cli import main\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); sys.exit(main())"
+    code = """
+import resource, signal, sys
+from turnover_nb.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+sys.exit(main())"""
     p = subprocess.run(
         [sys.executable, "-c", code, "run", "--out", str(tmp_path), *FEW], capture_output=True, text=True
     )
-    assert p.returncode == 1 and "failed: majority seed_0: OSError" in p.stderr and "--resume" in p.stderr, p.stderr
+    assert p.returncode == 1 and "failed: majority cold seed_0: OSError" in p.stderr and "--resume" in p.stderr, (
+        p.stderr
+    )
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] != 2000
     (folder,) = (tmp_path / "main").iterdir()
-    assert not [d for v in ("majority", "logistic") for d in (folder / v).iterdir() if not d.name.startswith(".")]
+    assert not [d for v in ("majority/cold", "logistic") for d in (folder / v).iterdir() if d.name[0] != "."]
     assert main(["run", "--out", str(tmp_path), *FEW, "--resume", str(folder)]) == 0  # room again: nothing is lost
 
 

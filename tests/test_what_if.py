@@ -4,7 +4,8 @@ from dataclasses import replace
 import numpy as np, pandas as pd, pytest, torch
 from turnover_nb.cli import main
 from turnover_nb.core.errors import DataError
-from turnover_nb.tastes.offers import LEAST, conjoint_world, group_masks, read_posts
+from turnover_nb.tastes.offers import LEAST, group_masks, read_posts
+from turnover_nb.synthetic.conjoint import conjoint_world
 from turnover_nb.tastes.resampled import belief, fit_what_if, resample, share_interval, shares
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
@@ -18,7 +19,8 @@ from turnover_nb.tastes.tables import (
     tastes,
     utility_weights,
 )
-from turnover_nb.choice.design import curve_of, level_name, pay_attribute
+from turnover_nb.tastes.known import curve_of
+from turnover_nb.choice.design import level_name, pay_attribute
 from turnover_nb.tastes.what_if import DECLINE, what_if
 
 QUICK = dict(n_boot=20, folds=2, grid=[dict(coin=False, penalty=0.5, steps=60, draws=12)])

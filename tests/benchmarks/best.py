@@ -25,7 +25,7 @@ from turnover_nb.models.checkpoint import predict
 from turnover_nb.models.gnn.config import GROUPS, PRESETS, make_config
 from turnover_nb.runs.sweep import parse_variant
 from turnover_nb.data.features import design_matrix
-from turnover_nb.report.headroom import mean_interval, ratio_of_means
+from turnover_nb.report.headroom import mean_over_seeds, ratio_of_means
 from turnover_nb.evaluate.calibration import quantile_bins
 from turnover_nb.evaluate.preference import preference_metrics
 from turnover_nb.evaluate.turnover import turnover_values
@@ -39,7 +39,7 @@ from turnover_nb.models.trainer import fit
 BASELINES = [b for b in ('logistic', 'random_forest', 'mlp', 'xgboost') if b in TURNOVER_BASELINES]
 KNOWN = (0, 1, 3, 6)
 show = lambda x: (lambda m: f'{m["value"]:.4f}' + ('' if m['low'] is None else f' [{m["low"]:.4f}, {m["high"]:.4f}]'))(
-    mean_interval(np.asarray(x))
+    mean_over_seeds(np.asarray(x))
 )
 
 

@@ -15,7 +15,8 @@ import argparse
 import time
 import numpy as np
 import pandas as pd
-from turnover_nb.choice.logit import PREFERENCE_BASELINES, estimate_logit, fit_preference
+from turnover_nb.choice.logit import PREFERENCE_BASELINES, fit_preference
+from turnover_nb.choice.estimate import estimate_logit
 from turnover_nb.evaluate.preference import choice_probability, preference_metrics
 from turnover_nb.data.split import make_split
 
@@ -130,9 +131,10 @@ def survey(a):
 
 def trade(a):
     "Willingness to trade in surveys of a free design with the synthetic survey's attributes, common tastes and latent tastes"
-    from turnover_nb.choice.panel_logit import Panel
+    from turnover_nb.choice.panel import Panel
     from turnover_nb.synthetic.world import COMMON, LATENT
-    from turnover_nb.choice.design import estimate_mixed, willingness
+    from turnover_nb.choice.mixed_estimate import estimate_mixed
+    from turnover_nb.choice.worth import willingness
     import torch
 
     names = list(COMMON)

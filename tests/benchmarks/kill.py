@@ -1,6 +1,10 @@
-"""A sweep that is killed again and again must end in the same tables. Runs it once undisturbed, then kills it (SIGKILL) at random moments, resumes it,
-and compares every results.json, predictions.parquet and table bit for bit:
-    python tests/benchmarks/kill.py --kills 20"""
+"""A sweep that is killed again and again must end in the same tables.
+
+Runs it once undisturbed, then kills it (SIGKILL) at random moments, resumes it, and compares every results.json,
+predictions.parquet and table bit for bit:
+
+    python tests/benchmarks/kill.py --kills 20
+"""
 
 import argparse
 import signal
@@ -74,9 +78,8 @@ def killed_sweep(out, kills: int, rng, longest: float) -> tuple:
         if p.returncode != -signal.SIGKILL:
             raise RuntimeError(f'exit code {p.returncode}: {said[1]}')
         if folder is None and (out / 'main').exists():
-            whole = [
-                f for f in (out / 'main').iterdir() if (f / 'manifest.json').exists()
-            ]  # killed before the manifest: nothing to resume
+            # killed before the manifest: nothing to resume
+            whole = [f for f in (out / 'main').iterdir() if (f / 'manifest.json').exists()]
             folder = whole[0] if whole else None
 
 

@@ -1,5 +1,9 @@
-"""What does a papermill run cost beyond its computing? The same runs as forked plain functions and as notebooks of the fast engine, in turn, one at a time:
-python tests/benchmarks/overhead.py --rounds 5"""
+"""What does a papermill run cost beyond its computing?
+
+The same runs as forked plain functions and as notebooks of the fast engine, in turn, one at a time:
+
+    python tests/benchmarks/overhead.py --rounds 5
+"""
 
 import argparse
 import multiprocessing as mp
@@ -12,7 +16,7 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 import numpy as np
 from turnover_nb.runs.engine import run_jobs
 from turnover_nb.runs.sweep import Plan, plan_jobs, preload
-from turnover_nb.runs.run import _shared, load_data
+from turnover_nb.runs.shared import data_key, load_data, share
 
 
 def plain(parameters, out):
@@ -25,7 +29,28 @@ def plain(parameters, out):
     p = parameters
     survey, truth = load_data(p['data'], p['codebook'], p['employees'])
     split = make_split(survey, p['protocol'], seed=p['seed'], preference=p['preference'], n_known=p['n_known'])
-    write_run(run_one(survey, split, p['model'], seed=p['seed'], truth=truth, variant=p['variant']), out)
+    write_run(run_one(survey, split, p['model'], p['seed'], truth=truth), out)
+
+
+def spent(work, *arguments) -> np.ndarray:
+    "Seconds of wall and of processor that a function takes"
+    before = time.perf_counter(), sum(os.times()[:4])
+    work(*arguments)
+    return np.array([time.perf_counter(), sum(os.times()[:4])]) - before
+
+
+def forked(jobs, folder):
+    "Run jobs as plain functions, each in a process of its own"
+    for j in jobs:
+        process = mp.get_context('fork').Process(target=plain, args=(j.parameters, folder / j.name))
+        process.start()
+        process.join()
+        assert process.exitcode == 0
+
+
+def notebooks(jobs):
+    "Run jobs as notebooks"
+    assert all(o.ok for o in run_jobs(jobs, 1))
 
 
 def main():
@@ -35,30 +60,18 @@ def main():
     a = a.parse_args()
     plan = Plan(tuple(a.models), (0,), preference=('cold',))
     key = plan.data, plan.codebook, plan.employees
-    survey, truth = load_data(*key)
-    preload()
-    _shared[key] = survey, truth
-    ctx, extra, computing = mp.get_context('fork'), [], []
-    with tempfile.TemporaryDirectory() as d:
+    data = load_data(*key)
+    preload(plan.models)
+    extra, computing = [], []
+    with tempfile.TemporaryDirectory() as d, share({data_key(*key): data}):
         for r in range(a.rounds):
-            jobs = plan_jobs(plan, survey, Path(d) / f'notebook{r}')
-            cpu = lambda: sum(os.times()[:4])
-            t, c = time.perf_counter(), cpu()
-            for j in jobs:
-                p = ctx.Process(target=plain, args=(j.parameters, Path(d) / f'plain{r}' / j.name))
-                p.start()
-                p.join()
-                assert p.exitcode == 0
-            a1, c1 = time.perf_counter() - t, cpu() - c
-            t, c = time.perf_counter(), cpu()
-            assert all(o.ok for o in run_jobs(jobs, 1))
-            b1, c2 = time.perf_counter() - t, cpu() - c
-            extra.append(((b1 - a1) / len(jobs), (c2 - c1) / len(jobs)))
-            computing.append(a1 / len(jobs))
-    wall, cpu = np.median(extra, 0)
-    print(
-        f'{len(plan.models)} models × {a.rounds} rounds: plain {np.median(computing):.2f} s a run; a notebook adds {wall:.2f} s wall, {cpu:.2f} s CPU (median; wall {min(x for x, _ in extra):.2f} … {max(x for x, _ in extra):.2f})'
-    )
+            jobs = plan_jobs(plan, data[0], Path(d) / f'notebook{r}')
+            alone = spent(forked, jobs, Path(d) / f'plain{r}')
+            extra.append((spent(notebooks, jobs) - alone) / len(jobs))
+            computing.append(alone[0] / len(jobs))
+    (wall, cpu), walls = np.median(extra, 0), [w for w, _ in extra]
+    print(f'{len(plan.models)} models × {a.rounds} rounds: plain {np.median(computing):.2f} s a run')
+    print(f'a notebook adds {wall:.2f} s wall ({min(walls):.2f} … {max(walls):.2f}), {cpu:.2f} s CPU (median)')
 
 
 if __name__ == '__main__':

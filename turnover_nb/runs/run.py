@@ -364,7 +364,7 @@ def unweighted(name: str) -> str:
     "Why a model takes no weights of people; '' where it does, or is not in the registry"
     return REGISTRY[name.split('+')[0]].unweighted if name.split('+')[0] in REGISTRY else ''
 
-# %% ../../nbs/09_runs/02_run.ipynb #94f47f2f
+# %% ../../nbs/09_runs/02_run.ipynb #fa9578eb
 def data_facts(survey: Survey) -> DataFacts:
     "Which data a run used"
     return DataFacts(name=survey.name, synthetic=survey.synthetic, employees=survey.n, sources=survey.sources)
@@ -382,7 +382,9 @@ def run_tables(
     seed: int = 0,
 ) -> dict[str, pd.DataFrame]:
     "What a model says of itself, its scores by known answers, and the protected groups of the test people"
-    extra = dict(groups=protected_groups(graph.survey, graph.split))
+    from turnover_nb.models.known import known_curve
+
+    extra = dict(known_curve=known_curve(model, graph, seed), groups=protected_groups(graph.survey, graph.split))
     return model.tables(graph) | {name: table for name, table in extra.items() if table is not None}
 
 # %% ../../nbs/09_runs/02_run.ipynb #d7c133c0

@@ -87,7 +87,7 @@ def to_device(
     tensors = {f.name: getattr(sup, f.name) for f in fields(sup)}
     return replace(sup, **{k: v.to(device) for k, v in tensors.items() if v is not None})
 
-# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #bbc139bb
+# %% ../../../nbs/07_models/gnn/05_recipe.ipynb #2e0c9903
 class NetworkRecipe(Recipe):
     "What the trainer asks of a graph network"
 
@@ -144,7 +144,7 @@ class NetworkRecipe(Recipe):
         self.positives = PostSets.of(*pairs)
         if s.n_negatives:
             how = dict(k=s.cache_size, hard_ratio=s.hard_ratio, every=s.cache_every)
-            self.sampler = HardNegativeSampler(Positives.of(*pairs), P, **how)
+            self.sampler = HardNegativeSampler(Positives.of(*pairs), **how)
 
     def shared(self) -> list[nn.Parameter]:
         "The encoder's parameters"

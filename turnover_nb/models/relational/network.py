@@ -7,7 +7,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import nn, Tensor
-from ...choice.panel import PanelFit, TasteModel, normal_draws
+from ...choice.mixed import TasteModel, normal_draws
+from ...choice.panel_logit import PanelFit
 from ...core.threads import one_thread
 from ...graph.graph import Graph
 from ..base import Prediction

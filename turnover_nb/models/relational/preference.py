@@ -9,17 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import nn, Tensor
-from turnover_nb.choice.panel import (
-    RIDGE,
-    Panel,
-    PanelConfig,
-    TasteModel,
-    antithetic,
-    first_weights,
-    make_panel,
-    mean_loglik,
-    score_sd,
-)
+from ...choice.mixed import TasteModel, mean_loglik
+from ...choice.panel import Panel, make_panel
+from ...choice.simulated import RIDGE, PanelConfig, antithetic, first_weights, score_sd
 from ...data.candidates import distinct_ranks
 from ...data.post_sets import PostSets
 from ...graph.graph import Graph

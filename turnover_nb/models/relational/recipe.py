@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch import nn, Tensor
-from ...choice.panel import Panel, shrink, step_people, take
+from ...choice.panel import Panel, take
+from ...choice.simulated import shrink, step_people
 from ...graph.graph import Graph
 from ..gnn.losses import preference_validation
 from ..gnn.network import reseed
