@@ -1,4 +1,4 @@
-"""What share of the planted signal does each model find? A new world per seed; its best scores are known; a row per run:
+"""What share of the planted signal does each model find? A new world per seed; best scores are known; a row per run:
 
     python tests/benchmarks/planted.py --out planted.csv --jobs 2
 

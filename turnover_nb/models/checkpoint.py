@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import ClassVar
 import numpy as np
 import torch
 from fastcore.basics import patch
@@ -66,6 +67,8 @@ def refuse_graph(
 # %% ../../nbs/07_models/06_checkpoint.ipynb #efbb038c
 class Trained(Model):
     "A model with a network that the trainer fits by stages"
+
+    watched: ClassVar[tuple[str, ...]] = ()  # what a progress bar shows of a record beside losses and validation
 
     def __init__(self, settings: Settings | None = None, name: str = ''):
         super().__init__(settings, name)

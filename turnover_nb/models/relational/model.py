@@ -4,7 +4,9 @@
 
 # %% ../../../nbs/07_models/relational/06_model.ipynb #d93db497
 from __future__ import annotations
+from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import ClassVar
 import numpy as np
 import torch
@@ -33,7 +35,6 @@ class Relational(Trained):
     tastes β_i = b + x_i B + L ε (Train 2009, chapter 6)."""
 
     Settings: ClassVar[type] = RelationalSettings
-    watched: ClassVar[tuple[str, ...]] = ()  # what a progress bar shows beside losses and validation
 
     def recipe(self, graph: Graph, seed: int, device: torch.device) -> RelationalRecipe:
         "How it is trained"
@@ -43,7 +44,15 @@ class Relational(Trained):
         "The network with its first weights"
         return RelationalNetwork(graph, self.settings, seed)
 
-    def fit(self, graph: Graph, seed: int = 0, *, progress=None, resume=None, device: str = 'cpu') -> Relational:
+    def fit(
+        self,
+        graph: Graph,
+        seed: int = 0,
+        *,
+        progress: Callable | None = None,
+        resume: str | Path | None = None,
+        device: str = 'cpu',
+    ) -> Relational:
         "Train on the training people for a fixed number of steps; the validation people choose nothing"
         # its sums would round otherwise on more threads
         with one_thread() if usable_device(device).type == 'cpu' else nullcontext():
