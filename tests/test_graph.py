@@ -1,13 +1,17 @@
 "Graphs against an independent recomputation from the survey's tables, and what a model needs of them"
 
 from dataclasses import replace
-import numpy as np, pandas as pd, pytest, torch
+import numpy as np
+import pandas as pd
+import pytest
+import torch
 from torch_geometric.nn import HGTConv
+from turnover_nb.core.tables import Relation
 from turnover_nb.data.features import model_features
+from turnover_nb.data.split import PHASES, make_split
+from turnover_nb.graph.audit import differences, fitted, tensors
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.graph.phases import colleague_edges, phase_people
-from turnover_nb.data.split import PHASES, make_split
-from turnover_nb.core.tables import Relation
 from worlds import world
 
 FORMS = ('pairs', 'long', 'interactions')
@@ -204,3 +208,37 @@ def test_reserved_names_and_small_caps_are_refused():
         build_graph(w, s, max_group=1)
     with pytest.raises(ValueError, match='beyond the 40'):
         build_graph(replace(world(40, tasks=8)), s)
+
+
+def everything(g):
+    "All tensors of all phases, and what the graph learned"
+    inputs = {f'{p} {k}': v for p in PHASES for k, v in tensors(g.at(p)).items()}
+    targets = {f'{p} target {k}': v for p in PHASES for k, v in tensors(g.supervision(p)).items()}
+    return inputs | targets | fitted(g)
+
+
+def test_with_colleagues_is_the_graph_built_so():
+    w = world(80, missing=0.1)
+    s = make_split(w, preference='warm', n_known=2)
+    ties = [k for k, r in w.relations.items() if r.labels is not None]
+    for most in (3, 50):
+        g = build_graph(w, s).with_colleagues(most)
+        assert not differences(everything(g), everything(build_graph(w, s, colleagues=ties, max_group=most)))
+        assert g.with_colleagues(most).colleagues == g.colleagues and g.max_group == most
+    with pytest.raises(ValueError, match='max_group=1'):
+        build_graph(w, s).with_colleagues(1)
+
+
+def test_knowing_is_the_graph_built_with_those_answers_known():
+    w = world(80, missing=0.1)
+    s = make_split(w, preference='warm', n_known=2)
+    g = build_graph(w, s)
+    before = everything(g)
+    for known in (np.zeros(w.choices.n, bool), s.known & (np.arange(w.choices.n) % 3 == 0)):
+        built = build_graph(w, replace(s, known=known))
+        assert not differences(everything(g.knowing(known)), everything(built))
+        assert differences(before, everything(built))
+    assert not differences(before, everything(g))  # the graph itself stays as it was
+    for bad in (np.zeros(3, bool), np.zeros(w.choices.n)):
+        with pytest.raises(ValueError, match='expected bool, one per situation'):
+            g.knowing(bad)

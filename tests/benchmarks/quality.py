@@ -1,28 +1,33 @@
-"""Does P(genuine) find careless records? Planted shares and patterns over several seeds, the real survey against its metadata rule, and time.
+"""Does P(genuine) find careless records? Planted ones, the real survey against its metadata rule, and the time it takes.
 
     python tests/benchmarks/quality.py --employees 500 2000 --careless 0 .2 .5 --seeds 10
     python tests/benchmarks/quality.py --pattern top --employees 500            # other ways of being careless
-    python tests/benchmarks/quality.py --real survey/                           # folder with responses.csv, answers only
+    python tests/benchmarks/quality.py --real survey/                 # folder with responses.csv, answers only
     python tests/benchmarks/quality.py --scale 100000
 
-`classes` says what was preferred in how many seeds. Intervals: Student's over seeds; for the real survey a bootstrap over people (the fit held)."""
+`classes` says what was preferred in how many seeds.
+Intervals: Student's over seeds; for the real survey a bootstrap over people (the fit held)."""
 
-import argparse, time
+import argparse
+import time
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from scipy import stats
 from sklearn.metrics import roc_auc_score
-from turnover_nb.quality.genuine import genuine, indices
+from turnover_nb.quality.genuine import genuine
+from turnover_nb.quality.signs import indices
 from turnover_nb.synthetic.world import make_synthetic
 
 PATTERNS = ("uniform", "top", "middle", "sources", "straight")
 
 
 def planted(n, careless, seed, pattern="uniform"):
-    """A synthetic survey and who is careless in it. Item by item: `uniform` over the levels, `top` three levels, `middle`-heavy,
-    `sources`: half uniform, half top. `straight`: one column all the way down"""
+    """A synthetic survey and who is careless in it.
+
+    Item by item: `uniform` over the levels, `top` three levels, `middle`-heavy, `sources`: half uniform, half top. `straight`: one column all the way down"""
     w = make_synthetic(n_employees=n, careless=careless, seed=seed)
     bad = w.truth.hidden["careless"]
     f = w.survey.features.copy()
@@ -86,7 +91,9 @@ def measure(n, careless, seeds, pattern, choices=True):
 
 
 def metadata_rule(folder):
-    "Genuine by the platform's metadata: a phone with a phone's (upright) screen, or a computer whose IP province is the stated one; bool [n]"
+    """Genuine by the platform's metadata, bool [n].
+
+    A phone with a phone's (upright) screen, or a computer whose IP province is the stated one"""
     d = pd.read_csv(Path(folder) / "responses.csv", encoding="gb18030", header=None, dtype=str)
     head = d.iloc[0].str.strip().tolist()
     d = d.iloc[2:].reset_index(drop=True)
@@ -126,9 +133,10 @@ def real(folder, seeds=3, boot=2000):
             q2 = genuine(s, rows=some, choices=False)
             held = np.setdiff1d(np.arange(s.n), some)
             agree.append(((q2.genuine == rule)[some].mean(), (q2.genuine == rule)[held].mean()))
+        inside, outside = zip(*agree)
         print(
-            f"fitted on {size} random people, items only, {len(agree)} draws: agreement with the rule inside {min(a for a, _ in agree):.3f} … {max(a for a, _ in agree):.3f}, "
-            f"outside {min(b for _, b in agree):.3f} … {max(b for _, b in agree):.3f}"
+            f"fitted on {size} random people, items only, {len(agree)} draws: agreement with the rule "
+            f"inside {min(inside):.3f} … {max(inside):.3f}, outside {min(outside):.3f} … {max(outside):.3f}"
         )
     signs = indices(s)
     low = ("irv", "mahalanobis")
@@ -162,7 +170,9 @@ def main():
         t, c = time.perf_counter(), time.process_time()
         q = genuine(s)
         print(
-            f"{s.n:,} people × {q.n_items} items and {q.n_tasks} choices: {time.perf_counter() - t:.0f} s wall, {time.process_time() - c:.0f} s CPU, AUROC {auroc(~bad, q.log_odds):.4f}, "
+            f"{s.n:,} people × {q.n_items} items and {q.n_tasks} choices: "
+            f"{time.perf_counter() - t:.0f} s wall, {time.process_time() - c:.0f} s CPU, "
+            f"AUROC {auroc(~bad, q.log_odds):.4f}, "
             f"flagged {(~q.genuine).mean():.4f} of which planted {bad.mean():.4f}"
         )
     else:

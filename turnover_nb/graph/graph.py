@@ -385,7 +385,7 @@ class Supervision:
     turnover_weight: torch.Tensor | None = None
     choice_weight: torch.Tensor | None = None  # … of each situation's employee, mean 1, float32, shape [S]
 
-# %% ../../nbs/04_graph/01_graph.ipynb #cf3525a1
+# %% ../../nbs/04_graph/01_graph.ipynb #50e572ae
 def mean_one(
     weights: np.ndarray,  # ≥ 0, shape [m]
     what: str,  # for the error
@@ -395,7 +395,7 @@ def mean_one(
         raise ValueError(f'{what}: all {len(weights):,} weights are 0, nobody would be learned from')
     return torch.from_numpy((weights / weights.mean() if len(weights) else weights).astype('float32'))
 
-# %% ../../nbs/04_graph/01_graph.ipynb #db1a4553
+# %% ../../nbs/04_graph/01_graph.ipynb #fc8247ad
 @patch
 def supervision(
     self: Graph,

@@ -17,7 +17,9 @@ from ...data.posts import PostEncoder
 from ...choice.panel import rows_of
 from ...core.threads import one_thread
 from ...quality.genuine import SURE
-from ...quality.mixture import Battery, Mixture, batteries, fit_mixture, item_batteries, log_odds
+from ...quality.batteries import Battery, batteries, item_batteries
+from ...quality.classes import fit_mixture
+from ...quality.mixture import Mixture, log_odds
 from ...core.tables import Relation, Survey
 from ...graph.graph import Graph
 
