@@ -51,12 +51,14 @@ q,1,C,30,0,0
 """
 LONG_BOOK = """
 name: long
-preference: {form: long, file: long.csv, employee: who, task: task, alternative: alt, chosen: y, available: ok, attributes: {pay: numeric}}
+preference: {form: long, file: long.csv,
+  employee: who, task: task, alternative: alt, chosen: y, available: ok, attributes: {pay: numeric}}
 """
 TOOK, JOBS = "who,job\np,j1\nq,j2\n", "job,pay\nj1,10\nj2,20\n"
 TOOK_BOOK = """
 name: took
-preference: {form: interactions, file: took.csv, employee: who, post: job, posts: {file: jobs.csv, id: job, attributes: {pay: numeric}}}
+preference: {form: interactions, file: took.csv,
+  employee: who, post: job, posts: {file: jobs.csv, id: job, attributes: {pay: numeric}}}
 """
 
 
@@ -330,7 +332,8 @@ def test_nan_and_inf(read, word):
 def test_unknown_label(read):
     refused(
         lambda: read(people=[("44,disagree", "44,disagre")]),
-        "column fit, row 3: 'disagre' is not a label of fit (did you mean 'disagree'?); expected one of disagree, neither, agree",
+        "column fit, row 3: 'disagre' is not a label of fit (did you mean 'disagree'?); "
+        "expected one of disagree, neither, agree",
     )
 
 
@@ -444,7 +447,8 @@ def test_third_value_needs_a_word(read):
         (("relations: {", "relations: {leaving: left, "), "column left: stands under relations.leaving, turnover"),
         (
             ("group: firm", "group: firm\nprotected: age"),
-            "column age: stands under protected, features.age; expected one of them: a protected column is never an input",
+            "column age: stands under protected, features.age; "
+            "expected one of them: a protected column is never an input",
         ),
         (
             ("group: firm", "group: firm\ndrop: age"),
@@ -469,7 +473,7 @@ def test_contradicting_roles(read, change, message):
 # identifying columns
 @pytest.mark.parametrize(
     "name",
-    ["name", "e-mail", "Phone", "ip", "latitude", "home_address", "openid", "姓名", "电话", "身份证号", "staff_id"],
+    "name e-mail Phone ip latitude home_address openid 姓名 电话 身份证号 staff_id".split(),
 )
 @pytest.mark.parametrize("unlisted", ["refuse", "ignore"])
 def test_identifying_name(read, name, unlisted):
@@ -551,7 +555,8 @@ def test_hashed_ids_stay_consistent(read, monkeypatch):
 def test_choice_of_an_absent_post(read):
     refused(
         lambda: read(people=[("10,first", "10,third")]),
-        "people.csv, column offer_1, row 2: 'third' is not a label of the alternatives of task 1; expected one of A, B, first, second",
+        "people.csv, column offer_1, row 2: 'third' is not a label of the alternatives of task 1; "
+        "expected one of A, B, first, second",
     )
 
 

@@ -2,8 +2,11 @@
 
 import json
 from pathlib import Path
-import jsonschema, pytest, yaml
+import jsonschema
+import pytest
+import yaml
 from pydantic import BaseModel
+from turnover_nb.core.errors import DataError
 from turnover_nb.data import sections
 from turnover_nb.data.codebook import (
     Codebook,
@@ -14,7 +17,6 @@ from turnover_nb.data.codebook import (
     parse_codebook,
     reference,
 )
-from turnover_nb.core.errors import DataError
 
 nbs = Path(__file__).resolve().parent.parent / "nbs"
 BASE = dict(name="x", table=dict(file="x.csv"), turnover=dict(column="y", positive="1"))
@@ -29,7 +31,8 @@ def test_published_schema_is_current():
 
 
 def test_reference_in_the_notebook_is_current():
-    cells = ["".join(c["source"]) for c in json.loads((nbs / "00_codebook.ipynb").read_text("utf-8"))["cells"]]
+    notebook = json.loads((nbs / "01_data" / "01_codebook.ipynb").read_text("utf-8"))
+    cells = ["".join(c["source"]) for c in notebook["cells"]]
     assert [c for c in cells if c.startswith("<!-- reference -->")] == ["<!-- reference -->\n" + reference()]
 
 

@@ -1,6 +1,10 @@
 """The four shipped codebooks read the real data, and the counts are those of the data's own description."""
 
-import numpy as np, pytest
+import csv
+import io
+import numpy as np
+import pandas as pd
+import pytest
 from turnover_nb.data.codebook import codebooks
 from turnover_nb.data.describe import describe
 from turnover_nb.data.survey import read_survey
@@ -48,8 +52,6 @@ def test_description_names_no_small_group_and_no_id(read, name):
 
 def test_survey_choices_are_those_of_the_file(read, shared_data):
     "Counted again from the raw bytes, without this package"
-    import csv, io
-
     rows = list(csv.reader(io.StringIO((shared_data / "survey" / "responses.csv").read_bytes().decode("gb18030"))))
     codes = rows[1]
     s = read("job_choice_survey")
@@ -64,10 +66,8 @@ def test_survey_choices_are_those_of_the_file(read, shared_data):
         and list(s.choices.alternatives) == ["A", "B"]
     )
     assert np.allclose(s.likelihood, [float(r[codes.index("Q31_1")]) / 100 for r in rows[2:]])
-    assert s.features["Q12_1"].tolist() == [
-        ["非常不同意", "不同意", "略不同意", "一般", "略同意", "同意", "非常同意"].index(r[codes.index("Q12_1")]) + 1.0
-        for r in rows[2:]
-    ]
+    agree = ["非常不同意", "不同意", "略不同意", "一般", "略同意", "同意", "非常同意"]
+    assert s.features["Q12_1"].tolist() == [agree.index(r[codes.index("Q12_1")]) + 1.0 for r in rows[2:]]
 
 
 def test_survey_posts_share_nodes_with_employees(read):
@@ -111,8 +111,6 @@ def test_mba_is_long(read):
 
 
 def test_a_file_instead_of_its_folder_and_parquet_give_the_same(read, shared_data, tmp_path):
-    import pandas as pd
-
     a = read("ibm_hr_attrition")
     b = read_survey(shared_data / "ibm_hr_attrition" / "ibm.csv", "ibm_hr_attrition")
     pd.read_csv(shared_data / "ibm_hr_attrition" / "ibm.csv").to_parquet(tmp_path / "ibm.parquet")

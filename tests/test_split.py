@@ -1,7 +1,9 @@
 "Splits: partitions, proportions, and what is refused, over many seeds"
 
 from dataclasses import replace
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from turnover_nb.data.split import PHASES, draw_known, group_labels, make_split
 from worlds import world
 

@@ -1,29 +1,35 @@
 """The planted truth, and the files of a synthetic survey: what is too slow or too wide for a notebook"""
 
-import subprocess, sys
+import subprocess
+import sys
 from dataclasses import fields, replace
-import numpy as np, pandas as pd, pytest
+import numpy as np
+import pandas as pd
+import pytest
 from scipy.integrate import quad
 from scipy.special import ndtr
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
-from turnover_nb.synthetic.questionnaire import skill_match
 from turnover_nb.data.survey import read_survey
-from turnover_nb.synthetic.world import (
+from turnover_nb.synthetic.people import (
     BATTERIES,
     FACTOR_SD,
     SHIFT,
-    SyntheticConfig,
     attentive_probability,
     cuts,
     draw_facts,
     draw_firms,
     draw_items,
     factor_means,
-    make_synthetic,
-    tiny_world,
-    write_synthetic,
+    skills_of_position,
 )
 from turnover_nb.synthetic.truth import expected_scores, simulate
+from turnover_nb.synthetic.world import make_synthetic, tiny_world, write_synthetic
+
+
+@pytest.fixture(scope='module')
+def careless_world():
+    "300 people of whom a fifth answers at random"
+    return make_synthetic(n_employees=300, careless=0.2, seed=5)
 
 
 def same(a, b, where=''):
@@ -47,9 +53,9 @@ def same(a, b, where=''):
 
 
 @pytest.mark.parametrize('format', ['csv', 'parquet'])
-def test_reading_the_files_gives_the_identical_survey(tmp_path, format):
-    s = make_synthetic(n_employees=300, careless=0.2, seed=5).survey
-    folder = write_synthetic(make_synthetic(n_employees=300, careless=0.2, seed=5), tmp_path / 'new', format, block=70)
+def test_reading_the_files_gives_the_identical_survey(careless_world, tmp_path, format):
+    s = careless_world.survey
+    folder = write_synthetic(careless_world, tmp_path / 'new', format, block=70)
     r = read_survey(folder, folder / 'codebook.yaml')
     assert set(r.sources) == {f'employees.{format}', 'design.csv'}
     for f in fields(s):
@@ -120,9 +126,9 @@ def test_managers_work_in_the_same_firm_and_form_no_circle():
 
 def test_attentive_probability_against_adaptive_quadrature():
     g = np.random.default_rng(0)
-    x = draw_facts(draw_firms(SyntheticConfig(n_employees=60), g), g)
+    x = draw_facts(draw_firms(60, (2, 15), g), g)
     x |= draw_items(x, np.arange(60) < 30, g, g)
-    match, means = skill_match(np.stack([x[f'position_{j + 1}'] for j in range(13)], 1)), factor_means(x)
+    match, means = skills_of_position(x), factor_means(x)
 
     def loglike(f, i, factor):  # of person i's answers to the items of a factor, against uniform ones
         (stems, loading), out = BATTERIES[factor], 0.0
@@ -159,7 +165,8 @@ def gap_and_se(got, want):
 
 
 def test_turnover_scores_agree_with_brute_force_to_three_digits():
-    # no label known: the ranking is the same in all worlds, so one sort serves many; benchmarks/truth.py does it with known labels
+    # no label known: the ranking is the same in all worlds, so one sort serves many
+    # benchmarks/truth.py does it with known labels
     t = make_synthetic(n_employees=200_000, seed=3).truth
     t = replace(t, advantage=np.zeros((t.n, 0)), taste=np.zeros((0, 2)))  # no choices to draw
     order = np.argsort(-t.turnover)
@@ -186,7 +193,9 @@ def test_scores_given_known_labels_agree_with_brute_force():
     for w in simulate(t, 20, np.random.default_rng(1)):
         p, y = w.turnover_given(known)[~known], w.label[~known]
         got.append([average_precision_score(y, p), roc_auc_score(y, p), log_loss(y, p)])
-        want.append([w.scores(~known, known)['turnover'][k] for k in ('aupr', 'auroc', 'log_loss')])
+        s = expected_scores(p)
+        want.append([s[k] for k in ('aupr', 'auroc', 'log_loss')])
+    assert w.scores(~known, known)['turnover'] == s
     gap, se = gap_and_se(got, want)
     assert (se < [0.007, 0.003, 0.005]).all() and (abs(gap) < 4 * se).all(), (gap, se)
 
@@ -226,7 +235,7 @@ def test_a_model_with_the_true_probabilities_reaches_the_scores_and_no_distortio
 
 
 def test_no_import_of_torch():
-    code = 'import sys, turnover_nb.synthetic.world; assert "torch" not in sys.modules and "sklearn" not in sys.modules'
+    code = 'import sys, turnover_nb.synthetic.world as _; assert not {"torch", "sklearn"} & set(sys.modules)'
     assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stderr == ''
 
 

@@ -1,12 +1,13 @@
 "A small made-up survey with every kind of column, relation and role, for tests of splits, graphs and audits"
 
 from dataclasses import replace
-import numpy as np, pandas as pd
+import numpy as np
+import pandas as pd
 from turnover_nb.core.tables import Choices, ColumnType, Relation, Survey
 
 
 def world(n=80, tasks=4, seed=0, form='pairs', missing=0.0) -> Survey:
-    "`n` people in firms of 5; a fifth leave; `tasks` choices each: pairs, triples of posts of their own, or interactions"
+    "`n` people in firms of 5; a fifth leave; `tasks` choices each: pairs, triples of own posts, or interactions"
     rng, e = np.random.default_rng(seed), np.arange(n)
     blank = lambda x: np.where(rng.random(n) < missing, np.nan, x)
     features = pd.DataFrame(
@@ -72,7 +73,9 @@ def relations(n, n_posts, rng):
 
 
 def choices(form, n, tasks, rng):
-    "The table of choices and the number of posts; `long`: each person is shown three posts of their own, the third sometimes unavailable"
+    """The table of choices and the number of posts.
+
+    `long`: each person is shown three posts of their own, the third sometimes unavailable"""
     e, m = np.arange(n), n * tasks
     if form == 'interactions':
         post = np.concatenate([rng.permutation(12)[:tasks] for _ in e])
@@ -99,7 +102,9 @@ def choices(form, n, tasks, rng):
 
 
 def with_items(survey, careless=0.35, seed=0):
-    "The survey with three batteries of five items, of which the last is asked the other way round; a share answers them at random"
+    """The survey with three batteries of five items, the last of each asked the other way round.
+
+    A share of the people answers at random"""
     rng, n = np.random.default_rng(seed), survey.n
     coin, out = rng.random(n) < careless, {}
     for stem in ('trust', 'mood', 'calm'):

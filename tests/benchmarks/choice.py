@@ -139,7 +139,7 @@ def survey(a):
 def trade(a):
     "Willingness to trade in surveys of a free design with the synthetic survey's attributes, common and latent tastes"
     from turnover_nb.choice.panel import Panel
-    from turnover_nb.synthetic.world import COMMON, LATENT
+    from turnover_nb.synthetic.tasks import COMMON, LATENT
     from turnover_nb.choice.mixed_estimate import estimate_mixed
     from turnover_nb.choice.worth import willingness
     import torch

@@ -113,7 +113,7 @@ class Kind:
         "The inverse of `from_codes`"
         return x.to_numpy()
 
-# %% ../../nbs/01_data/04_kinds.ipynb #afb0c0c6
+# %% ../../nbs/01_data/04_kinds.ipynb #dc8ff70a
 def signed_log(x: np.ndarray) -> np.ndarray:
     "sign(x)·log(1 + |x|)"
     return np.sign(x) * np.log1p(np.abs(x))
@@ -127,7 +127,7 @@ def is_skewed(x: np.ndarray, limit: float) -> bool:
 class NumberKind(Kind):
     "What kinds whose values are numbers have in common"
 
-    def fit(self, x, name, *, skew=None, max_levels=200):
+    def fit(self, x: pd.Series, name: str, *, skew: float | None = None, max_levels: int = 200) -> ColumnStats:
         x = x.to_numpy('float64')
         known = x[~np.isnan(x)]
         missing = len(known) < len(x)
@@ -150,14 +150,14 @@ class NumberKind(Kind):
         "What a centred value is multiplied by"
         return 1 / sd
 
-    def encode(self, x, stats):
+    def encode(self, x: pd.Series, stats: ColumnStats) -> np.ndarray:
         x = x.to_numpy('float64')
         gone = np.isnan(x)
         z = ((signed_log(x) if stats.log else x) - stats.mean) * stats.scale
         z = np.where(gone, 0.0, z)
         return np.stack([z, gone], 1) if stats.missing else z[:, None]
 
-    def rewrite(self, x, rows, rng):
+    def rewrite(self, x: pd.Series, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         gone = rng.random(len(rows)) < REWRITTEN_MISSING
         new = x.to_numpy('float64').copy()
         other = self.other(new, rows, rng)
@@ -169,7 +169,7 @@ class NumberKind(Kind):
         low, high = (np.nanmin(x), np.nanmax(x)) if np.isfinite(x).any() else (0.0, 1.0)
         return high + (high - low + 1) * (1 + rng.random(len(rows)))
 
-# %% ../../nbs/01_data/04_kinds.ipynb #2ad5eb59
+# %% ../../nbs/01_data/04_kinds.ipynb #64f96c1e
 class NumericKind(NumberKind):
     "An amount with a unit"
 
@@ -177,7 +177,7 @@ class NumericKind(NumberKind):
     entry = 'numeric'
     quantity = True
 
-    def read_column(self, column, spec, codebook):
+    def read_column(self, column: Column, spec: Numeric, codebook: Codebook) -> Typed:
         column = column.without((*codebook.missing, *spec.missing))
         if spec.date:
             x = to_span(column, spec)
@@ -185,10 +185,10 @@ class NumericKind(NumberKind):
             x = to_numbers(column, spec.values, spec.strip, spec.range, spec.invalid)
         return pd.Series(x), ColumnType('numeric', unit=spec.unit)
 
-    def takes_log(self, known, skew):
+    def takes_log(self, known: np.ndarray, skew: float | None) -> bool:
         return skew is not None and is_skewed(known, skew)
 
-# %% ../../nbs/01_data/04_kinds.ipynb #2dbd9117
+# %% ../../nbs/01_data/04_kinds.ipynb #43bcf349
 class OrdinalKind(NumberKind):
     "Ordered labels, held as 1 … k"
 
@@ -197,15 +197,15 @@ class OrdinalKind(NumberKind):
     scale = True
     first = 1
 
-    def read_column(self, column, spec, codebook):
+    def read_column(self, column: Column, spec: Ordinal, codebook: Codebook) -> Typed:
         column = column.without((*codebook.missing, *spec.missing))
         codes, levels = to_codes(column, levels_of(codebook, spec), spec.labels, column.name, spec.invalid)
         return pd.Series(np.where(codes < 0, np.nan, codes + 1.0)), ColumnType('ordinal', levels)
 
-    def level_name(self, level, type):
+    def level_name(self, level: float | str, type: ColumnType) -> str:
         return str(type.levels[int(level) - 1]) if type.levels else super().level_name(level, type)
 
-# %% ../../nbs/01_data/04_kinds.ipynb #9f3737c0
+# %% ../../nbs/01_data/04_kinds.ipynb #676e5f5b
 class BinaryKind(NumberKind):
     "One 0/1 column of a `multi` group"
 
@@ -213,7 +213,7 @@ class BinaryKind(NumberKind):
     entry = 'multi'
     quantity = True
 
-    def read(self, name, columns, spec, codebook):
+    def read(self, name: str, columns: list[Column], spec: Multi, codebook: Codebook) -> dict[str, Typed]:
         type = ColumnType('binary', group=name)
         columns = [flag_missing(column, spec, codebook) for column in columns]
         if spec.split:
@@ -232,33 +232,33 @@ class BinaryKind(NumberKind):
             flags[columns[0].codes < 0] = np.nan
         return {f'{name}={answer}': (pd.Series(flags[:, j]), type) for j, answer in enumerate(answers.values)}
 
-    def scale_of(self, sd):
+    def scale_of(self, sd: float) -> float:
         return 1.0
 
-    def other(self, x, rows, rng):
+    def other(self, x: np.ndarray, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return 1 - np.nan_to_num(x[rows])
 
-# %% ../../nbs/01_data/04_kinds.ipynb #35741a0b
+# %% ../../nbs/01_data/04_kinds.ipynb #d8493486
 class CategoricalKind(Kind):
     "Labels without an order"
 
     name = 'categorical'
     entry = 'categorical'
 
-    def read_column(self, column, spec, codebook):
+    def read_column(self, column: Column, spec: Categorical, codebook: Codebook) -> Typed:
         column = column.without((*codebook.missing, *spec.missing))
         stated = levels_of(codebook, spec)
         codes, levels = to_codes(column, stated, spec.labels, column.name, spec.invalid)
         return pd.Series(self.from_codes(codes, levels)), ColumnType('categorical', stated)
 
-    def fit(self, x, name, *, skew=None, max_levels=200):
+    def fit(self, x: pd.Series, name: str, *, skew: float | None = None, max_levels: int = 200) -> ColumnStats:
         count = x.value_counts(sort=False)
         count = count[count > 0]
         keep = set(count.sort_values(ascending=False, kind='stable').index[:max_levels])
         levels = tuple(str(level) for level in count.index if level in keep)
         return ColumnStats(name, self.name, levels=levels, missing=bool(x.isna().any()))
 
-    def encode(self, x, stats):
+    def encode(self, x: pd.Series, stats: ColumnStats) -> np.ndarray:
         place = {level: i for i, level in enumerate(stats.levels)}
         x = x.astype('category')
         table = np.zeros((len(x.cat.categories) + 1, len(stats.levels) + stats.missing))  # a row per category
@@ -269,11 +269,11 @@ class CategoricalKind(Kind):
             table[-1, -1] = 1
         return table[x.cat.codes.to_numpy()]  # code −1 (missing) takes the last row
 
-    def names(self, stats):
+    def names(self, stats: ColumnStats) -> list[str]:
         own = [f'{stats.name}={level}' for level in stats.levels]
         return own + [f'{stats.name}=missing'] * stats.missing
 
-    def rewrite(self, x, rows, rng):
+    def rewrite(self, x: pd.Series, rows: np.ndarray, rng: np.random.Generator) -> pd.Categorical:
         gone = rng.random(len(rows)) < REWRITTEN_MISSING
         x = x.astype('category')
         n = len(x.cat.categories)
@@ -282,16 +282,16 @@ class CategoricalKind(Kind):
         codes[rows] = np.where(gone & (codes[rows] >= 0) | (n < 2), -1, other)
         return pd.Categorical.from_codes(codes, dtype=x.dtype)
 
-    def levels(self, x):
+    def levels(self, x: pd.Series) -> list:
         return [level for level in x.cat.categories if (x == level).any()]
 
-    def column(self, values, levels):
+    def column(self, values: list, levels: list) -> pd.Categorical:
         return pd.Categorical(values, levels)
 
-    def from_codes(self, codes, levels):
+    def from_codes(self, codes: np.ndarray, levels: tuple) -> pd.Categorical:
         return pd.Categorical.from_codes(codes, pd.Index(levels, dtype=object))
 
-    def codes(self, x):
+    def codes(self, x: pd.Series) -> np.ndarray:
         return x.cat.codes.to_numpy()
 
 # %% ../../nbs/01_data/04_kinds.ipynb #7489e9ee
