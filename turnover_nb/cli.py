@@ -246,7 +246,7 @@ def fits() -> Iterator[Callable[[int, int], None]]:
 
         yield progress
 
-# %% ../nbs/12_cli.ipynb #c9a44914
+# %% ../nbs/12_cli.ipynb #9bb95761
 def what_if(a: Namespace) -> int:
     "Predict the shares of posts that do not exist yet"
     from turnover_nb.runs.shared import load_data

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from ..core.saving import shipped, write_json
 from ..core.tables import Survey
-from ..data.split import PREFERENCE, Split, make_split
+from ..data.split import PREFERENCE_PROTOCOLS, Split, make_split
 from ..models.base import expected
 from ..models.registry import REGISTRY, find, make_settings, split_name
 from ..quality.populations import check_answers, check_use, check_weights, judge_training
@@ -89,8 +89,8 @@ class Plan:
 
 def check_lists(plan: Plan):
     "ValueError for an unknown protocol, an empty list or one that repeats itself, and a wrong number of splits"
-    if bad := [p for p in plan.preference if p not in PREFERENCE]:
-        raise ValueError(f'plan: preference: unknown {bad[0]!r}; expected {" or ".join(PREFERENCE)}')
+    if bad := [p for p in plan.preference if p not in PREFERENCE_PROTOCOLS]:
+        raise ValueError(f'plan: preference: unknown {bad[0]!r}; expected {" or ".join(PREFERENCE_PROTOCOLS)}')
     for key in ('models', 'seeds', 'preference'):
         values = getattr(plan, key)
         if not values:
