@@ -48,7 +48,7 @@ __all__ = ['Levelled', 'OF_EMPLOYEES', 'PLACES', 'TextLoader', 'only', 'protecte
            'check_sections', 'dotted_key', 'as_data_error', 'parse_yaml', 'parse_codebook', 'codebooks',
            'codebook_path', 'load_codebook', 'also', 'codebook_schema', 'key_row', 'reference']
 
-# %% ../../nbs/01_data/01_codebook.ipynb #9d0782fb
+# %% ../../nbs/01_data/01_codebook.ipynb #2b178a3d
 class TextLoader(yaml.SafeLoader):
     "YAML in which each scalar is text, a key without a value is None, and no key occurs twice"
 
@@ -72,8 +72,8 @@ class TextLoader(yaml.SafeLoader):
         return out
 
 
-TextLoader.add_constructor('tag:yaml.org,2002:str', TextLoader.scalar)
-TextLoader.add_constructor('tag:yaml.org,2002:map', TextLoader.mapping)
+for tag, make in dict(str=TextLoader.scalar, map=TextLoader.mapping).items():
+    TextLoader.add_constructor(f'tag:yaml.org,2002:{tag}', make)
 
 # %% ../../nbs/01_data/01_codebook.ipynb #dd9b7c78
 def only(key: str) -> BeforeValidator:
