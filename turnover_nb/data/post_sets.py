@@ -106,13 +106,17 @@ def minus(self: PostSets, other: PostSets) -> PostSets:
     keep = ~other.contains(self.person, self.post)
     return PostSets.of(self.person[keep], self.post[keep], len(self.count), self.n_posts)
 
-# %% ../../nbs/01_data/11_post_sets.ipynb #adeb96d0
-def refuse_people(bad: Tensor, why: str):
-    "ValueError that names the first people with `bad` set, bool, shape [N]"
+# %% ../../nbs/01_data/11_post_sets.ipynb #f458d5ef
+def refuse_people(
+    bad: Tensor,  # bool, shape [N]
+    why: str,
+    most: int = 5,  # how many are named
+):
+    "ValueError that names the first people with `bad` set"
     who = bad.nonzero().flatten().tolist()
     if who:
-        more = ' …' if len(who) > 5 else ''
-        raise ValueError(f'person {listed(who[:5], quote=False)}{more} ({len(who)} in all): {why}')
+        more = ' …' if len(who) > most else ''
+        raise ValueError(f'person {listed(who[:most], most, quote=False)}{more} ({len(who)} in all): {why}')
 
 
 @dataclass(frozen=True, eq=False)
