@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..choice.panel_logit import latent_classes
+from ..choice.panel_logit import class_tastes
 from ..core.tables import Survey
 from ..data.split import make_split
 from .coefficients import COLUMNS, survey_tables
@@ -125,7 +125,7 @@ def tastes(
     unknown = ((found.kind == 'coefficient') & (found.note != '')).sum()
     if unknown < f['columns']:
         split = make_split(survey, seed=seed)
-        chosen, d = fit_tastes(latent_classes, segment_grid or CLASSES, survey, split, seed, how)
+        chosen, d = fit_tastes(class_tastes, segment_grid or CLASSES, survey, split, seed, how)
         parts.append(segment_rows(segments(chosen.fit, d, model.people, np.ones(survey.choices.n, bool))))
     else:
         notes.append(
