@@ -18,7 +18,6 @@ from ..choice.logit import LogitFit, RIDGES, fit_logit
 from ..choice.mixed import TasteModel
 from ..choice.panel import constant_names, rows_of
 from turnover_nb.choice.panel_logit import (
-    ChosenPanel,
     PanelFit,
     FittedTastes,
     fit_panel_logit,

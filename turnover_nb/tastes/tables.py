@@ -13,7 +13,7 @@ from ..core.tables import Survey
 from ..data.split import make_split
 from .coefficients import COLUMNS, survey_tables
 from .population import fit_tastes, segment_rows, segments
-from .resampled import WhatIfModel, belief, fit_what_if
+from .resampled import belief, fit_what_if
 from .spread import population_table
 
 # %% auto #0
