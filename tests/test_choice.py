@@ -6,7 +6,7 @@ import numpy as np, pandas as pd, pytest, torch
 from scipy.optimize import minimize
 from scipy.special import expit, log_softmax, softmax
 from turnover_nb.data.candidates import candidate_sets
-from turnover_nb.choice.panel_logit import fit_panel_logit, hierarchical_logit, latent_classes, mixed_logit
+from turnover_nb.choice.panel_logit import fit_panel_logit, hierarchical_tastes, class_tastes, mixed_tastes
 from turnover_nb.choice.sets import check_choices
 from turnover_nb.choice.estimate import estimate_logit
 from turnover_nb.data.posts import outside_option
@@ -31,7 +31,7 @@ QUICK = dict(steps=40, draws=8, factors=2)
 GRID = dict(
     mixed_logit=[QUICK], latent_class=[dict(steps=40, classes=2)], hierarchical=[dict(sweeps=30, burn=10, thin=10)]
 )
-ESTIMATOR = dict(mixed_logit=mixed_logit, latent_class=latent_classes, hierarchical=hierarchical_logit)
+ESTIMATOR = dict(mixed_logit=mixed_tastes, latent_class=class_tastes, hierarchical=hierarchical_tastes)
 SETTINGS = dict(  # of models that are fitted in a second
     majority={},
     conditional_logit={},
@@ -249,13 +249,10 @@ def test_perfect_separation_is_named_with_its_attribute():
     bad = replace(s, choices=with_table(s, chosen=best))
     with pytest.raises(ValueError, match='perfect separation by pay: every choice follows it'):
         estimate_survey(bad)
-    for name in ('conditional_logit', 'mixed_logit'):  # predictions are penalised: they stay finite
-        fit = (
-            fit_model(name, bad, make_split(bad))
-            if name == 'conditional_logit'
-            else panel_model(name, bad, make_split(bad), grid=[QUICK])
-        )
-        assert np.isfinite(fit.utility[t.available]).all() and fit.valid_score < 0.9
+    split = make_split(bad)  # predictions are penalised: they stay finite
+    for fit in (fit_model('conditional_logit', bad, split), panel_model('mixed_logit', bad, split, [QUICK])):
+        assert np.isfinite(fit.utility[t.available]).all()
+    assert fit.valid_score < 0.9
 
 
 def test_separation_by_a_mix_of_attributes_is_found_in_many_rows():
@@ -648,15 +645,12 @@ def test_to_decline_is_an_option_without_attributes():
     assert names == ['pay', 'remote', 'no post'] and X[-1].tolist() == [0, 0, 1] and (X[:-1, 2] == 0).all()
     shown = np.unique(s.choices.table.post[np.isin(s.choices.table.employee, split.train)])[:-1]
     assert X[shown, 0].mean() == pytest.approx(0, abs=1e-5)  # encoded by the posts that have attributes
-    for name in ('conditional_logit', 'mixed_logit'):
-        u = (
-            fit_model(name, s, split)
-            if name == 'conditional_logit'
-            else panel_model(name, s, split, grid=[dict(factors=1, steps=150, draws=8)])
-        ).utility.reshape(-1, 2)
-        assert np.corrcoef(u[:, 0] - u[:, 1], 0.8 * s.posts.pay[:-1] + s.posts.remote[:-1])[0, 1] > 0.95 and (
-            expit(u[:, 0] - u[:, 1]).mean() - y.mean()
-        ) == pytest.approx(0, abs=0.03)
+    mixed = panel_model('mixed_logit', s, split, [dict(factors=1, steps=150, draws=8)])
+    for fit in (fit_model('conditional_logit', s, split), mixed):
+        u = fit.utility.reshape(-1, 2)
+        gap, real = u[:, 0] - u[:, 1], 0.8 * s.posts.pay[:-1] + s.posts.remote[:-1]
+        assert np.corrcoef(gap, real)[0, 1] > 0.95
+        assert expit(gap).mean() - y.mean() == pytest.approx(0, abs=0.03)
 
 
 def test_alternatives_have_constants():
@@ -809,7 +803,7 @@ def test_what_a_design_does_not_tell_is_not_printed():
     assert expit(np.diff(V)[::2]) == pytest.approx(share.to_numpy(), abs=1e-6)
     with pytest.raises(ValueError, match="'pay_change' is not identified: confounded with"):
         willingness(est, 'pay_change')
-    fit, d = fit_tastes(latent_classes, [dict(classes=2, steps=30)], s, make_split(s))
+    fit, d = fit_tastes(class_tastes, [dict(classes=2, steps=30)], s, make_split(s))
     assert (
         list(segments(fit.fit, d, make_split(s).train).columns) == ['share', 'people']
         and len(taste_table(fit.fit, d, make_split(s).train)) == 0
@@ -831,7 +825,7 @@ def test_two_confounded_attributes_are_named_together():
 def test_small_segments_are_put_together():
     s = ragged(n=40)
     split = make_split(s)
-    fit, d = fit_tastes(latent_classes, [dict(classes=8, steps=30)], s, split)
+    fit, d = fit_tastes(class_tastes, [dict(classes=8, steps=30)], s, split)
     table = segments(fit.fit, d, split.train)
     assert table.share.sum() == pytest.approx(1, abs=1e-6) and table.people.min() >= 5
 

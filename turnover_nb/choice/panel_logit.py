@@ -20,7 +20,7 @@ from ..data.split import Split
 from ..evaluate.preference import choice_log_loss
 
 # %% auto #0
-__all__ = ['Estimator', 'FittedTastes', 'mixed_logit', 'latent_classes', 'hierarchical_logit', 'PanelFit', 'people_features',
+__all__ = ['Estimator', 'FittedTastes', 'mixed_tastes', 'class_tastes', 'hierarchical_tastes', 'PanelFit', 'people_features',
            'ChosenPanel', 'fit_panel_logit']
 
 # %% ../../nbs/06_choice/09_panel_logit.ipynb #91c5af2a
@@ -32,7 +32,7 @@ class FittedTastes:
     eps: list[torch.Tensor]  # draws of ε for each [S, r]
 
 
-def mixed_logit(
+def mixed_tastes(
     panel: Panel,
     seed: int,
     **settings,  # of `PanelConfig`
@@ -42,7 +42,7 @@ def mixed_logit(
     return FittedTastes([model], [normal_draws(512, model.L.shape[1], seed)])
 
 
-def latent_classes(
+def class_tastes(
     panel: Panel,
     seed: int,
     **settings,  # of `PanelConfig`: classes, coin, steps
@@ -54,7 +54,7 @@ def latent_classes(
     return FittedTastes([best], [normal_draws(1, best.L.shape[1], seed)])
 
 
-def hierarchical_logit(
+def hierarchical_tastes(
     panel: Panel,
     seed: int,
     **settings,  # of `hierarchical_bayes`
@@ -141,7 +141,7 @@ class ChosenPanel:
 
 
 def fit_panel_logit(
-    estimator: Estimator,  # `mixed_logit`, `latent_classes` or `hierarchical_logit`
+    estimator: Estimator,  # `mixed_tastes`, `class_tastes` or `hierarchical_tastes`
     grid: list[dict],  # settings to choose from
     survey: Survey,
     split: Split,

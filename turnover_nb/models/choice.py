@@ -18,13 +18,12 @@ from ..choice.logit import LogitFit, RIDGES, fit_logit
 from ..choice.mixed import TasteModel
 from ..choice.panel import constant_names, rows_of
 from turnover_nb.choice.panel_logit import (
-    ChosenPanel,
     PanelFit,
     FittedTastes,
     fit_panel_logit,
-    hierarchical_logit,
-    latent_classes,
-    mixed_logit,
+    hierarchical_tastes,
+    class_tastes,
+    mixed_tastes,
     people_features,
 )
 from ..choice.sets import Lessons, explicit, lessons, open_rows
@@ -161,7 +160,7 @@ class ChoiceModel(Model):
         "What validation chose"
         return dict(preference=dict(chosen=self.chosen))
 
-# %% ../../nbs/07_models/04_choice.ipynb #99c312dd
+# %% ../../nbs/07_models/04_choice.ipynb #492bae22
 class ConditionalLogit(ChoiceModel):
     "P(j | S) = exp(βᵀz_j + c_j)/Σ_k exp(βᵀz_k + c_k) (McFadden 1974): the same tastes for everybody"
 
@@ -194,7 +193,7 @@ class ConditionalLogit(ChoiceModel):
         self.logit = LogitFit(np.array(d['taste']), np.array(d['constants']), d['chosen'], d['valid_score'])
         self.chosen = self.logit.chosen
 
-# %% ../../nbs/07_models/04_choice.ipynb #584c573c
+# %% ../../nbs/07_models/04_choice.ipynb #8af24fc7
 class PanelModel(ChoiceModel):
     "FittedTastes that differ between people; a person's known answers say more of theirs"
 
@@ -263,14 +262,14 @@ class MixedLogit(PanelModel):
     "β_e ~ N(b + Bᵀx_e, LLᵀ) (McFadden & Train 2000), by maximum simulated likelihood under a penalty on B"
 
     Settings: ClassVar[type] = MixedSettings
-    estimator = staticmethod(mixed_logit)
+    estimator = staticmethod(mixed_tastes)
 
 
 class LatentClass(PanelModel):
     "β_e = b_c in class c, P(c) = softmax(γ₀ + x_e Γ)_c (Kamakura & Russell 1989)"
 
     Settings: ClassVar[type] = ClassSettings
-    estimator = staticmethod(latent_classes)
+    estimator = staticmethod(class_tastes)
     rows = staticmethod(class_rows)
 
 
@@ -278,4 +277,4 @@ class Hierarchical(PanelModel):
     "β_e ~ N(b + Bᵀx_e, Σ), sampled with its parameters (Allenby & Rossi 1999)"
 
     Settings: ClassVar[type] = HierarchicalSettings
-    estimator = staticmethod(hierarchical_logit)
+    estimator = staticmethod(hierarchical_tastes)

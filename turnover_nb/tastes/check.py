@@ -10,7 +10,7 @@ import torch
 from ..choice.identification import identification, is_identified
 from ..choice.majority import majority_utility, task_log_share
 from ..choice.mixed import TasteModel, normal_draws, predict_panel
-from ..choice.panel import Panel, make_panel
+from ..choice.panel import Panel
 from ..choice.sets import chosen_probability
 from ..choice.simulated import PanelConfig, fit_panel
 from ..core.tables import Choices

@@ -21,7 +21,7 @@ __all__ = ['fit_tastes', 'taste_draws', 'taste_table', 'merge_small', 'segments'
 
 # %% ../../nbs/08_tastes/01_population.ipynb #6672ca32
 def fit_tastes(
-    estimator: Estimator,  # `mixed_logit`, `latent_classes` or `hierarchical_logit`
+    estimator: Estimator,  # `mixed_tastes`, `class_tastes` or `hierarchical_tastes`
     grid: list[dict],  # settings to choose from
     survey: Survey,
     split: Split,

@@ -57,7 +57,7 @@ def shares(
                 other.append(group_means(p, masks, count))
     return np.stack(out), np.stack(other) if other else None
 
-# %% ../../nbs/08_tastes/05_shares.ipynb #665c0b88
+# %% ../../nbs/08_tastes/05_shares.ipynb #6a379942
 def share_interval(
     s: np.ndarray,  # the estimate, then the resamples [1 + B, …]
     level: float = 0.95,

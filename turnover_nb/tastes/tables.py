@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 import numpy as np
 import pandas as pd
-from ..choice.panel_logit import latent_classes
+from ..choice.panel_logit import class_tastes
 from ..core.tables import Survey
 from ..data.split import make_split
 from .coefficients import COLUMNS, survey_tables
 from .population import fit_tastes, segment_rows, segments
-from .resampled import WhatIfModel, belief, fit_what_if
+from .resampled import belief, fit_what_if
 from .spread import population_table
 
 # %% auto #0
@@ -125,7 +125,7 @@ def tastes(
     unknown = ((found.kind == 'coefficient') & (found.note != '')).sum()
     if unknown < f['columns']:
         split = make_split(survey, seed=seed)
-        chosen, d = fit_tastes(latent_classes, segment_grid or CLASSES, survey, split, seed, how)
+        chosen, d = fit_tastes(class_tastes, segment_grid or CLASSES, survey, split, seed, how)
         parts.append(segment_rows(segments(chosen.fit, d, model.people, np.ones(survey.choices.n, bool))))
     else:
         notes.append(
