@@ -10,8 +10,8 @@ commands print. Files of the time when the relational model was called `best` an
 name are compared with today's (`renamed`, `today`).
 
 What is meant to differ from that time: `schema_version`; the settings in checkpoints, which are now those of one model;
-the audit of models that read no graph (then the graph's, now their own); the schema of results.json. Anything else is a
-mistake.
+the audit of models that read no graph (then the graph's, now their own); the schema of results.json; runs.csv says the
+protocol of turnover rows, too. Anything else is a mistake.
 """
 
 import argparse
@@ -72,7 +72,9 @@ COMMANDS = dict(
     codebook_schema=["schema", "codebook"],
     results_schema=["schema", "results"],
 )
-IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", "environment.csv", "reforms.csv", ".lock"}
+# these name the commit, the time or the machine; and audit.csv counts the audits, see above
+IGNORED = {"environment.json", "run.ipynb", "report.ipynb", "manifest.json", "report.html", ".lock"}
+IGNORED |= {"environment.csv", "reforms.csv", "audit.csv"}
 COMPARED = {".json", ".parquet", ".pt", ".csv", ".txt"}
 
 
@@ -177,6 +179,9 @@ def today(path: Path, content):
         return {k: v for k, v in content.items() if k != "schema_version" and not (k == "audit" and reads_no_graph)}
     if path.suffix == ".pt":
         return {k: v for k, v in content.items() if k not in ("config", "format")}
+    if path.name == "runs.csv":  # the protocol of a run is said of its turnover, too
+        content = re.sub(r"^([^,\n]*_warm,[^,\n]*,[^,\n]*,turnover),,", r"\1,warm,", content, flags=re.M)
+        content = re.sub(r"^([^,\n]*,[^,\n]*,[^,\n]*,turnover),,", r"\1,cold,", content, flags=re.M)
     if path.suffix == ".csv":
         return re.sub(r"\bbest(?=\b|_)", "relational", re.sub(r"_warm(?=[,\n])", "", content))
     return content

@@ -1,4 +1,4 @@
-"""The house keeps its rules: rooms above import from rooms below only, a line holds one thought, every part is shown at work.
+"""The house keeps its rules: rooms import from rooms below only, a line holds one thought, every part is shown at work.
 
 Each rule is a function over sources, so that a planted violation proves that it fires."""
 
@@ -209,7 +209,7 @@ def test_what_a_cell_shows_is_committed(path):
 
 def test_a_model_is_named_in_the_registry_alone():
     "A name that means something else too, as an encoder or a column, is let through"
-    also = {"hgt", "mlp", "majority", "relational", "v5"}
+    also = {"hgt", "mlp", "majority", "relational", "v5", "xgboost"}
     names = {*REGISTRY} - also
 
     def found(source):

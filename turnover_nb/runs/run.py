@@ -257,7 +257,7 @@ def preference_predictions(survey: Survey, split: Split, said: Prediction, phase
         columns['genuine'] = answers.p('preference')[t.employee.to_numpy()]
     return pd.DataFrame(columns)
 
-# %% ../../nbs/09_runs/02_run.ipynb #ed4bebfa
+# %% ../../nbs/09_runs/02_run.ipynb #457ab2c9
 def predictions(
     survey: Survey,
     split: Split,
@@ -273,7 +273,7 @@ def predictions(
             out.append(preference_predictions(survey, split, of_phase, phase, answers))
     return pd.concat(out, ignore_index=True)
 
-# %% ../../nbs/09_runs/02_run.ipynb #d60c370b
+# %% ../../nbs/09_runs/02_run.ipynb #839e65c8
 def protected_groups(survey: Survey, split: Split) -> pd.DataFrame | None:
     "Protected groups of the test people: employee, column, group; None where the codebook names none"
     if survey.protected is None or not survey.protected.shape[1]:
@@ -282,7 +282,7 @@ def protected_groups(survey: Survey, split: Split) -> pd.DataFrame | None:
     parts = [pd.DataFrame(dict(employee=ids, column=c, group=d[c].astype('string').to_numpy())) for c in d]
     return pd.concat(parts, ignore_index=True).dropna()
 
-# %% ../../nbs/09_runs/02_run.ipynb #186f1f04
+# %% ../../nbs/09_runs/02_run.ipynb #e740fd68
 PACKAGES = (
     'turnover_nb',
     'numpy',
@@ -334,7 +334,7 @@ def environment(
         device=device,
     )
 
-# %% ../../nbs/09_runs/02_run.ipynb #4fbbaa10
+# %% ../../nbs/09_runs/02_run.ipynb #aa43f855
 @dataclass(frozen=True, eq=False)
 class Run:
     "A finished run in memory"
@@ -364,7 +364,7 @@ def unweighted(name: str) -> str:
     "Why a model takes no weights of people; '' where it does, or is not in the registry"
     return REGISTRY[name.split('+')[0]].unweighted if name.split('+')[0] in REGISTRY else ''
 
-# %% ../../nbs/09_runs/02_run.ipynb #fa9578eb
+# %% ../../nbs/09_runs/02_run.ipynb #78b2c16e
 def data_facts(survey: Survey) -> DataFacts:
     "Which data a run used"
     return DataFacts(name=survey.name, synthetic=survey.synthetic, employees=survey.n, sources=survey.sources)
@@ -387,7 +387,7 @@ def run_tables(
     extra = dict(known_curve=known_curve(model, graph, seed), groups=protected_groups(graph.survey, graph.split))
     return model.tables(graph) | {name: table for name, table in extra.items() if table is not None}
 
-# %% ../../nbs/09_runs/02_run.ipynb #d7c133c0
+# %% ../../nbs/09_runs/02_run.ipynb #6c1d8b67
 def run_one(
     survey: Survey,
     split: Split,
@@ -437,7 +437,7 @@ def preference_results(split: Split, metrics: dict | None) -> Preference | None:
         return None
     return Preference(protocol=split.preference, n_known=split.n_known, metrics=metrics)
 
-# %% ../../nbs/09_runs/02_run.ipynb #03898b2d
+# %% ../../nbs/09_runs/02_run.ipynb #ca9922fc
 def epoch_bar(
     model: Model,
 ) -> Callable | None:  # record of an epoch -> None, for `progress` of `Model.fit`
@@ -447,7 +447,7 @@ def epoch_bar(
 
     return progress_bar(model.most_epochs, model.watched) if isinstance(model, Trained) else None
 
-# %% ../../nbs/09_runs/02_run.ipynb #f72704b4
+# %% ../../nbs/09_runs/02_run.ipynb #a6217b61
 def config_text(run: Run) -> str:
     "config.yaml: the model and its settings, under what was done with the quality of answers"
     head = f'# quality of answers: {run.results.quality["use"]}\nmodel: {run.model.name}\n'
