@@ -338,7 +338,8 @@ def modules():
 
 
 def is_texts(x):
-    return isinstance(x, dict) and bool(x) and all(isinstance(t, tuple) and len(t) == 2 for t in x.values())
+    wordings = lambda t: isinstance(t, tuple) and len(t) == 2 and all(isinstance(s, str) for s in t)
+    return isinstance(x, dict) and bool(x) and all(map(wordings, x.values()))
 
 
 def texts_of(module):
@@ -423,11 +424,12 @@ def test_code_of_several_commits_is_named_whole(made_up, tmp_path):
     [
         (8.0, "met", "met"),
         (0.01, "not met", "not met"),
-        (1.0, "not decided by these data", "not decided by these data"),
+        (0.5, "not decided by these data", "not decided by these data"),
     ],
 )
 def test_criteria_on_predictions_of_a_known_skill(skill, bar, share, tmp_path, monkeypatch, quiet):
-    monkeypatch.setitem(SKILLS, "v6_twostage", (skill, None))
+    for model, known in dict(logistic=0.4, v6_twostage=skill).items():
+        monkeypatch.setitem(SKILLS, model, (known, None))
     folder = write_example(tmp_path / "run", ("majority", "logistic", "v6_twostage"), (0, 1, 2), ("cold",))
     criteria.show(Page(folder, tmp_path / "out", n_boot=300))
     t = pd.read_csv(tmp_path / "out" / "tables" / "criteria.csv")
