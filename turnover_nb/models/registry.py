@@ -12,8 +12,8 @@ from .base import Model, Settings, expected, saved
 
 # %% auto #0
 __all__ = ['REGISTRY', 'TURNOVER', 'PREFERENCE', 'GNN', 'V6', 'P0', 'P1', 'V5', 'V5_HARD', 'V5_TWO', 'BALANCED', 'DUAL', 'GROUPS',
-           'Entry', 'register', 'preset', 'variant', 'members', 'expand', 'split_name', 'find', 'is_baseline', 'label',
-           'make_settings', 'make_model', 'load_model']
+           'REFERENCES', 'Entry', 'register', 'preset', 'variant', 'members', 'expand', 'split_name', 'find',
+           'is_baseline', 'label', 'make_settings', 'make_model', 'load_model']
 
 # %% ../../nbs/07_models/01_registry.ipynb #215648d1
 @dataclass(frozen=True)
@@ -220,6 +220,7 @@ for name, label, off in (
 
 # %% ../../nbs/07_models/01_registry.ipynb #9efaa925
 GROUPS = ('baselines', 'choice', 'presets', 'ablations', 'parts', 'path')  # in the order of the report
+REFERENCES = dict(turnover='logistic', preference='conditional_logit')  # task -> what other models are compared with
 
 
 def members(group: str) -> tuple[str, ...]:

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from ..evaluate.compare import BETTER, SAME, UNKNOWN, WORSE, holm, verdict_of
 from ..evaluate.metrics import find_metric
-from ..models.registry import find
+from ..models.registry import REFERENCES
 from .tables import cell
 from .words import EN, TRIVIAL, Texts, Words
 from ..runs.collect import Runs
 from ..runs.pairs import compare_units, share_tested, unit_frames
 
 # %% auto #0
-__all__ = ['WORDS', 'SCORES', 'BARS', 'Score', 'Evidence', 'verdict_word', 'by_person', 'rounded', 'difference_table', 'bar']
+__all__ = ['WORDS', 'SCORES', 'Score', 'Evidence', 'verdict_word', 'by_person', 'rounded', 'difference_table', 'bar']
 
 # %% ../../nbs/10_report/08_evidence.ipynb #f51306a8
 WORDS: Texts = dict(
@@ -154,12 +154,9 @@ def difference_table(
     return d.drop(columns=w('reference')) if one else d
 
 # %% ../../nbs/10_report/08_evidence.ipynb #3045b08a
-BARS = dict(turnover=('logistic', TRIVIAL), preference=('conditional_logit', TRIVIAL))
-
-
 def bar(e: Evidence, task: str, protocol: str = 'cold') -> str | None:
     "The model that the others are compared with; None where there are not two"
     names = e.names(task, protocol)
     if len(names) < 2:
         return None
-    return next((v for v in BARS[task] if v in names), names[0])
+    return next((v for v in (REFERENCES[task], TRIVIAL) if v in names), names[0])

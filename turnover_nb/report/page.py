@@ -16,7 +16,7 @@ from .evidence import SCORES, Evidence
 from .facts import data_note, seed_count, split_note
 from .shown import save_figure, save_table
 from .tables import span
-from .words import Texts, Words, figure_words, words
+from .words import Texts, Words, figure_words, side_by_side, words
 from ..runs.collect import load_runs, summary
 
 # %% auto #0
@@ -135,6 +135,9 @@ class Section:
     name: str
     words: Texts  # key -> (English, Chinese)
     write: Callable[[Page], None]  # shows tables and figures, or says in a sentence why there are none
+
+    def __post_init__(self):
+        side_by_side(self.words)
 
     def show(self, page: Page) -> None:
         "Write the section onto a page, in its own words"

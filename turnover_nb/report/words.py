@@ -6,12 +6,14 @@
 from __future__ import annotations
 import re
 from functools import lru_cache
+from string import Formatter
+import pandas as pd
 from ..evaluate.metrics import METRICS
 from ..models.registry import label
 
 # %% auto #0
 __all__ = ['LANGUAGES', 'Texts', 'TRIVIAL', 'BAYES', 'SHARED', 'METRIC_LABELS', 'EN', 'CJK', 'CJK_FILES', 'Words', 'words',
-           'cjk_font', 'figure_words']
+           'filled_in', 'side_by_side', 'cjk_font', 'figure_words']
 
 # %% ../../nbs/10_report/00_words.ipynb #9e1f0dd5
 LANGUAGES = ('en', 'zh')
@@ -101,6 +103,21 @@ def words(lang: str = 'en') -> Words:
 
 
 EN = words('en')
+
+# %% ../../nbs/10_report/00_words.ipynb #2aa325d7
+def filled_in(text: str) -> set[str]:
+    "Names of the values that a text fills in"
+    return {name for _, name, _, _ in Formatter().parse(text) if name}
+
+
+def side_by_side(texts: Texts) -> pd.DataFrame:  # index: key; a column per language
+    "Texts of all languages; ValueError for one that is absent, or that fills in other values than the English one"
+    for key, both in texts.items():
+        if len(both) != len(LANGUAGES):
+            raise ValueError(f'words: {key!r} has {len(both)} texts, expected {len(LANGUAGES)}')
+        if both[0] and len({frozenset(filled_in(text)) for text in both}) > 1:
+            raise ValueError(f'words: {key!r}: {both} fill in different values')
+    return pd.DataFrame(texts, LANGUAGES).T
 
 # %% ../../nbs/10_report/00_words.ipynb #85c77f3f
 CJK = (
