@@ -1,6 +1,7 @@
-"""Packaging: every fact comes from settings.ini; notebooks and codebooks are copied beside the modules in a built wheel."""
+"""Packaging: every fact comes from settings.ini; notebooks and codebooks lie beside the modules in a built wheel."""
 
-import re, shutil
+import re
+import shutil
 from configparser import ConfigParser
 from pathlib import Path
 from setuptools import setup, find_packages

@@ -1,7 +1,7 @@
 """Run notebooks as JupyterLab would, top to bottom, each in its own process and folder.
 
     python .ci/notebooks.py [PATH …]            run, and write the outputs into the notebooks
-    python .ci/notebooks.py --check [PATH …]    run, and compare with the outputs that are there; exit 1 where they differ
+    python .ci/notebooks.py --check [PATH …]    run, and compare with the outputs there; exit 1 where they differ
 
 Without PATH: all library notebooks and tutorials. Experiments have parameters and are run by papermill instead.
 What may differ between machines may differ here: the pixels of a figure, and the last digits of a number.

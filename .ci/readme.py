@@ -1,11 +1,15 @@
-"""Make README.md from nbs/index.ipynb, or print a command of it. What stands between `<!-- from: FILE -->` and `<!-- end -->` is that file's text, in both.
+"""Make README.md from nbs/index.ipynb, or print a command of it.
+
+What stands between `<!-- from: FILE -->` and `<!-- end -->` is that file's text, in both.
 
 python .ci/readme.py             write README.md, and the quoted files into nbs/index.ipynb
 python .ci/readme.py --check     exit 1 when README.md is not what nbs/index.ipynb gives
 python .ci/readme.py --command test|run    print that one-line command
 """
 
-import argparse, re, sys
+import argparse
+import re
+import sys
 from pathlib import Path
 
 root = Path(__file__).resolve().parent.parent

@@ -9,6 +9,7 @@ notebooks = sorted(p for p in (root / "nbs").rglob("*.ipynb") if ".ipynb_checkpo
 library = [p for p in notebooks if not {"experiments", "tutorials"} & {*p.parts} and p.name != "index.ipynb"]
 experiments = [p for p in notebooks if p.parent.name == "experiments"]
 name = lambda p: p.relative_to(root / "nbs").as_posix()
+LAID_OUT = ("nbs", "tests", "setup.py", ".ci")
 tool = lambda t: str(Path(sys.executable).with_name(t))
 
 
@@ -121,17 +122,16 @@ def test_top_level_is_as_fixed():
     }
 
 
-def test_library_notebooks_run():
-    "Each library notebook top to bottom, in its own process"
-    env = {**os.environ, "OMP_NUM_THREADS": "1", "MPLBACKEND": "agg"}
-    done = subprocess.run(
-        [tool("nbdev_test"), "--n_workers", "2", "--skip_folder_re", "experiments"],
-        cwd=root,
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+def test_notebooks_run_and_show_what_is_committed():
+    "Each library notebook and tutorial top to bottom, in its own process; a re-run changes nothing but what may change"
+    done = subprocess.run([sys.executable, ".ci/notebooks.py", "--check"], cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+
+
+def test_code_is_laid_out_by_ruff():
+    command = [tool("ruff"), "format", "--check", "--config", str(root / ".ruff.toml"), *LAID_OUT]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 @pytest.mark.parametrize(
