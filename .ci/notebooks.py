@@ -39,8 +39,8 @@ def kept(output: dict) -> dict | None:
     if output["output_type"] == "stream":
         return output if output["name"] == "stdout" else None
     data = {k: v for k, v in output["data"].items() if k in KEPT}
-    if "image/png" in data or "text/markdown" in data:
-        data.pop("text/plain", None)
+    if len(data) > 1 and ("text/html" not in data or "".join(data.get("text/plain", "")).startswith("<")):
+        data.pop("text/plain", None)  # of a figure, of Markdown, or the name of an object that shows itself as HTML
     if not data:
         return None
     out = dict(output_type=output["output_type"], data=data, metadata={})

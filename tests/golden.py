@@ -163,6 +163,7 @@ def plain(variant: str) -> str:
 def renamed(path: str, before: Path) -> str:
     "Today's path of a file: a run with the preference task lies in a folder of its protocol"
     part, *rest = path.split("/")
+    path = path.replace("groups_best.", "groups_relational.")
     if len(rest) < 3 or not (before / part / rest[0] / rest[1] / "results.json").exists():
         return path
     variant, run, file = rest

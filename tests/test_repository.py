@@ -1,6 +1,10 @@
 """The repository keeps its own rules: notebooks and package in sync, notebooks clean, README current, nothing stray."""
 
-import json, os, re, shutil, subprocess, sys
+import json
+import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 import pytest
 
