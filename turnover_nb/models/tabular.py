@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..core.saving import write_text
 from ..core.tables import Survey
 from ..core.threads import one_thread
-from ..data.features import FeatureEncoder, RelationEncoder, design_matrix, model_features, model_relations
+from ..data.people import PeopleEncoder
 from ..data.split import Split
 from .base import Model, Prediction, Settings, tuples
 
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 # %% auto #0
 __all__ = ['LEAST_WEIGHT', 'TabularSettings', 'LogisticSettings', 'RandomForestSettings', 'MLPSettings', 'XGBoostSettings',
-           'labelled', 'Rows', 'training_rows', 'validation_rows', 'log_loss_of', 'Design', 'Fitted', 'Tabular',
-           'Logistic', 'sound', 'RandomForest', 'fit_epochs', 'MLP', 'XGBoost']
+           'labelled', 'Rows', 'training_rows', 'validation_rows', 'log_loss_of', 'Fitted', 'Tabular', 'Logistic',
+           'sound', 'RandomForest', 'fit_epochs', 'MLP', 'XGBoost']
 
 # %% ../../nbs/07_models/03_tabular.ipynb #cc0aa1b3
 class TabularSettings(Settings):
@@ -114,7 +114,7 @@ class Rows:
 
 
 def training_rows(
-    X: np.ndarray,  # features of all employees, as `design_matrix` gives them, float32 [n, D]
+    X: np.ndarray,  # features of all employees, as `PeopleEncoder` gives them, float32 [n, D]
     y: np.ndarray,  # 1 leaves, 0 stays, NaN unknown, float64 [n]
     split: Split,  # only `train` and its `weight` are used
 ) -> Rows:
@@ -144,38 +144,6 @@ def log_loss_of(
     "Mean of −log p(y), probabilities clipped to [1e-6, 1 − 1e-6]: one certain mistake of a tree must not decide a grid"
     return float(-np.log(np.clip(np.where(y > 0, p, 1 - p), 1e-6, 1)).mean())
 
-# %% ../../nbs/07_models/03_tabular.ipynb #38fd45a0
-@dataclass(frozen=True)
-class Design:
-    "The encoders of features and relations, fitted on training people; `transform` gives what `design_matrix` gives"
-
-    features: FeatureEncoder
-    relations: RelationEncoder
-
-    @classmethod
-    def fit(
-        cls,
-        survey: Survey,
-        rows: np.ndarray,  # training employees: all statistics come from them
-    ) -> Design:
-        "Learn centres, scales, levels, and the relation nodes that enough training people hold"
-        features = FeatureEncoder.fit(model_features(survey), survey.types, rows)
-        return cls(features, RelationEncoder.fit(model_relations(survey), rows))
-
-    def transform(self, survey: Survey) -> np.ndarray:
-        "Features of all employees of a survey, float32 [n, D]"
-        X = self.features.transform(model_features(survey))
-        return np.hstack([X, self.relations.transform(model_relations(survey), survey.n)])
-
-    def to_dict(self) -> dict:
-        "JSON-ready"
-        return dict(features=self.features.to_dict(), relations=self.relations.to_dict())
-
-    @classmethod
-    def from_dict(cls, d: dict) -> Design:
-        "The inverse of `to_dict`"
-        return cls(FeatureEncoder.from_dict(d['features']), RelationEncoder.from_dict(d['relations']))
-
 # %% ../../nbs/07_models/03_tabular.ipynb #8ab2e637
 @dataclass(frozen=True)
 class Fitted:
@@ -203,7 +171,7 @@ class Tabular(Model):
     Settings: ClassVar[type] = TabularSettings
     dtype: ClassVar[str] = 'float32'  # of the features that it is fitted on
     trusted: ClassVar[tuple[str, ...]] = ()  # types of a saved estimator beside those that skops trusts by itself
-    design: Design | None = None  # set by `fit`
+    design: PeopleEncoder | None = None  # set by `fit`
     fitted: Fitted | None = None  # set by `fit`
 
     def estimator(
@@ -231,7 +199,7 @@ class Tabular(Model):
 
     def fit_table(
         self,
-        X: np.ndarray,  # features of all employees, as `design_matrix` gives them, float32 [n, D]
+        X: np.ndarray,  # features of all employees, as `PeopleEncoder` gives them, float32 [n, D]
         y: np.ndarray,  # 1 leaves, 0 stays, NaN unknown (left out) [n]
         split: Split,  # only `train`, its `weight` and `valid` are used
         seed: int = 0,
@@ -266,7 +234,7 @@ def fit(
     survey = graph.survey
     if survey.turnover is None:
         raise ValueError(f'{self.name}: the data {survey.name!r} have no turnover label')
-    self.design = Design.fit(survey, graph.split.train)
+    self.design = PeopleEncoder.fit(survey, graph.split.train)
     self.fitted = self.fit_table(self.design.transform(survey), survey.turnover, graph.split, seed)
     return self
 
@@ -291,8 +259,9 @@ def reads(self: Tabular, graph: Graph) -> None:
 @patch
 def inputs(self: Tabular, graph: Graph) -> dict:
     "The design matrix of all employees, with encoders fitted on the training people of `graph`"
-    X, _ = design_matrix(graph.survey, graph.split.train)
-    return {'design matrix': (X, np.arange(graph.survey.n))}
+    survey = graph.survey
+    X = PeopleEncoder.fit(survey, graph.split.train).transform(survey)
+    return {'design matrix': (X, np.arange(survey.n))}
 
 
 @patch
@@ -320,7 +289,7 @@ def read(self: Tabular, folder: Path):
     about = json.loads((folder / 'fitted.json').read_text('utf-8'))
     estimator = load(folder / 'estimator.skops', trusted=list(self.trusted))
     chosen = {key: tuples(value) for key, value in about['chosen'].items()}
-    self.design = Design.from_dict(about['design'])
+    self.design = PeopleEncoder.from_dict(about['design'])
     self.fitted = Fitted(estimator, self.probability, chosen, about['base_rate'], about['valid_loss'])
 
 # %% ../../nbs/07_models/03_tabular.ipynb #519f9c20

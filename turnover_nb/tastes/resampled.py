@@ -17,7 +17,7 @@ from ..choice.sets import explicit
 from ..core.errors import listed
 from ..core.tables import Survey
 from ..core.threads import one_thread
-from ..data.features import design_matrix
+from ..data.people import PeopleEncoder
 from .check import fit_one, new_tasks, out_of_fold, resample
 from .offers import group_masks, group_members
 
@@ -105,7 +105,7 @@ def natural_panel(
 ) -> Panel:
     "The panel of some people, attributes in natural units over their scale"
     c = survey.choices
-    X = np.clip(design_matrix(survey, who, skew=None)[0], -5, 5)
+    X = np.clip(PeopleEncoder.fit(survey, who, skew=None).transform(survey), -5, 5)
     if group:
         X = np.hstack([X, indicators(survey, group, who)])
     Z = (d.Z / d.scale).astype('float32')[c.table.post.to_numpy()]
