@@ -8,44 +8,33 @@ import json
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from fastcore.basics import patch
 from ..core.saving import write_text
-from ..core.tables import Survey
 from ..core.threads import one_thread
 from ..data.people import PeopleEncoder
 from ..data.split import Split
-from .base import Model, Prediction, Settings, tuples
+from .base import GridSettings, Model, Prediction, tuples
 
 if TYPE_CHECKING:
     from turnover_nb.graph.graph import Graph
 
 # %% auto #0
-__all__ = ['LEAST_WEIGHT', 'TabularSettings', 'LogisticSettings', 'RandomForestSettings', 'MLPSettings', 'XGBoostSettings',
-           'labelled', 'Rows', 'training_rows', 'validation_rows', 'log_loss_of', 'Fitted', 'Tabular', 'Logistic',
-           'sound', 'RandomForest', 'fit_epochs', 'MLP', 'XGBoost']
+__all__ = ['LEAST_WEIGHT', 'LogisticSettings', 'RandomForestSettings', 'MLPSettings', 'XGBoostSettings', 'labelled', 'Rows',
+           'training_rows', 'validation_rows', 'log_loss_of', 'Fitted', 'Tabular', 'Logistic', 'sound', 'RandomForest',
+           'fit_epochs', 'MLP', 'XGBoost']
 
 # %% ../../nbs/07_models/03_tabular.ipynb #cc0aa1b3
-class TabularSettings(Settings):
-    "Settings of a model of this module; a tuple is a grid of which validation chooses a value"
-
-    def grid(self) -> list[dict]:
-        "Every combination of the values of the grids, the last field changing fastest"
-        grids = {key: value for key, value in self if isinstance(value, tuple)}
-        return [dict(zip(grids, values)) for values in product(*grids.values())]
-
-
-class LogisticSettings(TabularSettings):
+class LogisticSettings(GridSettings):
     "Of `Logistic`"
 
     C: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0)  # 1/λ of the L2 penalty on standardised columns
     max_iter: int = 2000
 
 
-class RandomForestSettings(TabularSettings):
+class RandomForestSettings(GridSettings):
     "Of `RandomForest`"
 
     min_samples_leaf: tuple[int, ...] = (2, 5)
@@ -54,7 +43,7 @@ class RandomForestSettings(TabularSettings):
     max_samples: int = 20_000  # rows that a tree draws, at most
 
 # %% ../../nbs/07_models/03_tabular.ipynb #6745b6bc
-class MLPSettings(TabularSettings):
+class MLPSettings(GridSettings):
     "Of `MLP`"
 
     hidden_layer_sizes: tuple[tuple[int, ...], ...] = ((64,),)
@@ -68,7 +57,7 @@ class MLPSettings(TabularSettings):
         return [dict(hidden_layer_sizes=g['hidden_layer_sizes'], alpha=g['l2']) for g in super().grid()]
 
 
-class XGBoostSettings(TabularSettings):
+class XGBoostSettings(GridSettings):
     "Of `XGBoost`"
 
     max_depth: tuple[int, ...] = (2, 4)
@@ -168,7 +157,7 @@ class Tabular(Model):
     "A model of turnover from a table of people"
 
     tasks: ClassVar[tuple] = ('turnover',)
-    Settings: ClassVar[type] = TabularSettings
+    Settings: ClassVar[type] = GridSettings
     dtype: ClassVar[str] = 'float32'  # of the features that it is fitted on
     trusted: ClassVar[tuple[str, ...]] = ()  # types of a saved estimator beside those that skops trusts by itself
     design: PeopleEncoder | None = None  # set by `fit`
