@@ -12,7 +12,8 @@ from turnover_nb.cli import main
 from turnover_nb.data.codebook import parse_codebook
 from turnover_nb.data.people import PeopleEncoder
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import Check, rewrite
+from turnover_nb.graph.audit import Check
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import make_model
 from turnover_nb.quality.genuine import CAVEAT, genuine

@@ -17,7 +17,8 @@ from turnover_nb.choice.simulated import PanelConfig, fit_panel
 from turnover_nb.data.candidates import candidate_sets
 from turnover_nb.data.people import PeopleEncoder
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import leak_audit, rewrite
+from turnover_nb.graph.audit import leak_audit
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import find, make_model, make_settings, members
 from turnover_nb.models.relational.inputs import careless_probability, person_inputs, preference_rows, scale_scores
