@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from fastcore.basics import patch
 from torch_geometric.data import HeteroData
-from ..core.tables import Relation, Survey
+from ..core.tables import Relation, Survey, set_of_row
 from ..data.features import FeatureEncoder, model_features, model_relations
 from ..data.split import PHASES, Split, draw_known
 from .phases import colleague_edges, lookup, phase_people, shown_posts, touched_nodes, within
@@ -435,17 +435,15 @@ def _choice_targets(self: Graph, keep: np.ndarray, local: dict[str, np.ndarray])
         none, flags = _long([]), torch.zeros(0, dtype=torch.bool)
         by_row = dict(situation=none, employee=none, post=none, chosen=flags, available=flags, rows=none)
         return by_row | dict(ptr=_long([0]), situations=none)
-    ptr, c = self.once('ptr', lambda: self.survey.choices.ptr), self._columns()
-    size = ptr[keep + 1] - ptr[keep]
-    end = np.cumsum(size)
-    rows = np.repeat(ptr[keep] - (end - size), size) + np.arange(end[-1])
+    c = self._columns()
+    rows, ptr = self.survey.choices.rows(keep)
     return dict(
-        situation=_long(np.repeat(np.arange(len(keep)), size)),
+        situation=_long(set_of_row(ptr)),
         employee=_long(local['employee'][c['employee'][rows]]),
         post=_long(local['post'][c['post'][rows]]),
         chosen=torch.from_numpy(c['chosen'][rows]),
         available=torch.from_numpy(c['available'][rows]),
-        ptr=_long(np.r_[0, end]),
+        ptr=_long(ptr),
         situations=_long(keep),
         rows=_long(rows),
     )
