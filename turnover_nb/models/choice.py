@@ -181,7 +181,7 @@ class ConditionalLogit(ChoiceModel):
 
 # %% ../../nbs/07_models/04_choice.ipynb #8af24fc7
 class PanelModel(ChoiceModel):
-    "FittedTastes that differ between people; a person's known answers say more of theirs"
+    "Tastes that differ between people; a person's known answers say more of theirs"
 
     estimator: ClassVar[Callable[..., FittedTastes]]  # of `choice.panel_logit`
     rows: ClassVar[Callable[..., pd.DataFrame]] = staticmethod(population_rows)  # of `tastes.run_tables`
