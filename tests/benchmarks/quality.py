@@ -1,4 +1,4 @@
-"""Does P(genuine) find careless records? Planted ones, the real survey against its metadata rule, and the time it takes.
+"""Does P(genuine) find careless records? Planted ones, the real survey by its metadata rule, and the time it takes.
 
     python tests/benchmarks/quality.py --employees 500 2000 --careless 0 .2 .5 --seeds 10
     python tests/benchmarks/quality.py --pattern top --employees 500            # other ways of being careless
@@ -27,7 +27,8 @@ PATTERNS = ("uniform", "top", "middle", "sources", "straight")
 def planted(n, careless, seed, pattern="uniform"):
     """A synthetic survey and who is careless in it.
 
-    Item by item: `uniform` over the levels, `top` three levels, `middle`-heavy, `sources`: half uniform, half top. `straight`: one column all the way down"""
+    Item by item: `uniform` over the levels, `top` three levels, `middle`-heavy, `sources`: half uniform, half top.
+    `straight`: one column all the way down"""
     w = make_synthetic(n_employees=n, careless=careless, seed=seed)
     bad = w.truth.hidden["careless"]
     f = w.survey.features.copy()
