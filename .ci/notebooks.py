@@ -47,6 +47,11 @@ def kept(output: dict) -> dict | None:
     return out | (dict(execution_count=None) if output["output_type"] == "execute_result" else {})
 
 
+def interactive(outputs: list) -> bool:
+    "Do outputs hold a widget, which lives only where the notebook runs?"
+    return any("widget" in kind for o in outputs for kind in o.get("data", {}))
+
+
 def execute(path: Path) -> tuple:
     "A notebook with new outputs, and the error of the cell that failed or ''"
     from execnb.shell import CaptureShell
@@ -62,7 +67,7 @@ def execute(path: Path) -> tuple:
         if shell.exc:
             trace = "".join(next(o for o in outputs if o["output_type"] == "error")["traceback"])
             return nb, f"{path.relative_to(root)}, cell {number}:\n{source}\n\n{trace}"
-        cell["outputs"] = [o for x in outputs if (o := kept(x))]
+        cell["outputs"] = [] if interactive(outputs) else [o for x in outputs if (o := kept(x))]
         cell["execution_count"] = None
     return nb, ""
 

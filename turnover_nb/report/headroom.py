@@ -160,7 +160,7 @@ def headroom_figure(
             ax.plot([r.low, r.high], [y, y], color=colour, lw=2, solid_capstyle='round')
             end = max(r.high, r.value)
         ax.plot(r.value, y, 'o', color=colour, ms=5)
-        ax.annotate(f'{r.value:.2f}', (end, y), **text)
+        ax.annotate(f'{round(r.value, 2) + 0:.2f}'.replace('-', '−'), (end, y), **text)
     for x in (0,) if gap else (0, 1):
         ax.axvline(x, color=LINE, ls=':', lw=1, zorder=0)
     ax.set(yticks=range(len(d)), yticklabels=[label(v) for v in d.variant], xlabel=axis, ylim=(-0.6, len(d) - 0.4))

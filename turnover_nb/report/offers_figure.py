@@ -37,8 +37,11 @@ def share_figure(
     result: WhatIf,
     w=EN,  # words of the language
 ) -> Figure:
-    "Shares as dots with intervals, a panel per offer and post, a row per group"
+    """Shares as dots with intervals, a panel per offer and post, a row per group
+
+    A reference that stands beside several posts has a share beside each: the table holds them, no panel does."""
     d = result.shares[result.shares.post != DECLINE].dropna(subset=['share'])
+    d = d[~d.duplicated(['offer', 'post', 'group'], keep=False)]
     panels, groups = list(dict.fromkeys(zip(d.offer, d.post))), list(dict.fromkeys(d.group))
     columns, height = max(1, len(panels)), 1.1 + 0.3 * max(1, len(groups))
     fig, axes = canvas(columns, 2.4, height, w=w, squeeze=False, sharey=True, sharex=True)
