@@ -20,7 +20,14 @@ from pathlib import Path
 root = Path(__file__).resolve().parent.parent
 KEPT = ("text/markdown", "text/html", "image/png", "text/plain")  # the richest forms that a code host shows
 NUMBER = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-HEAVY = ("numpy", "pandas", "matplotlib.pyplot", "seaborn", "sklearn.linear_model", "torch", "torch_geometric.nn")
+HEAVY = (
+    "sklearn.linear_model",
+    "sklearn.ensemble",
+    "torch_geometric.nn",
+    "xgboost",
+    "turnover_nb.cli",
+    "turnover_nb.report.contents",
+)
 
 
 def notebooks(paths: list) -> list:
@@ -138,6 +145,15 @@ def workers() -> multiprocessing.context.BaseContext:
     return context
 
 
+def prepare():
+    "What forked processes share: imported libraries, and the made-up sweep that the report's notebooks show"
+    for module in HEAVY:
+        __import__(module)
+    from turnover_nb.report.example import example_sweep
+
+    example_sweep()
+
+
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("paths", nargs="*", type=Path)
@@ -147,8 +163,7 @@ def main() -> int:
     os.environ |= dict(OMP_NUM_THREADS="1", MPLBACKEND="agg")
     jobs = [(path, a.check) for path in notebooks(a.paths)]
     if len(jobs) > 2:
-        for module in HEAVY:
-            __import__(module)
+        prepare()
     failed = 0
     with workers().Pool(a.workers, maxtasksperchild=1) as pool:
         for path, error, seconds in pool.imap_unordered(work, jobs, chunksize=1):

@@ -281,5 +281,5 @@ def test_wrong_addresses_are_refused_at_once(cluster, monkeypatch):
 
 def test_without_ray_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(RuntimeError, match="pip install 'turnover_nb.runs.cluster.'"):
+    with pytest.raises(RuntimeError, match="pip install 'turnover_nb.cluster.'"):
         check_address("127.0.0.1:6379")

@@ -19,7 +19,7 @@ import pytest
 from matplotlib import font_manager
 from sklearn.metrics import average_precision_score, f1_score
 from turnover_nb import report as room
-from turnover_nb.quality.genuine import CUTS
+from turnover_nb.quality.signs import SIGNS
 from turnover_nb.report.contents import SECTIONS
 from turnover_nb.report.example import SKILLS, write_example
 from turnover_nb.report.facts import environment_of
@@ -368,7 +368,7 @@ def test_every_word_that_the_code_asks_for_exists():
             n += len(asked)
     assert n > 150
     signs = texts_of(importlib.import_module("turnover_nb.report.sections.answer_quality"))
-    assert all(f"{x}_{k}" in signs for k in CUTS for x in "sw")
+    assert all(f"{x}_{k}" in signs for k in SIGNS for x in "sw")
 
 
 def test_the_chinese_report_is_chinese(made_up):
