@@ -16,7 +16,7 @@ from turnover_nb.choice.identification import attribute_rank
 from turnover_nb.choice.logit import fit_conditional_logit
 from turnover_nb.choice.majority import majority_utility, task_log_share
 from turnover_nb.choice.sets import ChoiceCounts, choice_counts
-from turnover_nb.data.features import design_matrix
+from turnover_nb.data.people import PeopleEncoder
 from turnover_nb.data.posts import PostEncoder
 from turnover_nb.data.split import make_split
 from turnover_nb.synthetic.world import make_synthetic
@@ -30,7 +30,7 @@ TABULAR = tuple(m for m in members('baselines') if find(m).cls.startswith('.tabu
 def world():
     survey = make_synthetic(n_employees=250, seed=1, base_rate=0.3).survey
     split = make_split(survey, seed=0)
-    return survey, split, design_matrix(survey, split.train)[0]
+    return survey, split, PeopleEncoder.fit(survey, split.train).transform(survey)
 
 
 @pytest.fixture(scope='module')

@@ -114,8 +114,9 @@ def test_a_type_of_feature_is_read_encoded_and_audited(tmp_path):
         "graph = build_graph(survey, make_split(survey, seed=0))\n"
         "model = make_model('logistic').fit(graph)\n"
         "assert leak_audit(model, graph).passed\n"
-        "from turnover_nb.data.features import design_matrix\n"
-        "X, names = design_matrix(survey, graph.split.train)\n"
+        "from turnover_nb.data.people import PeopleEncoder\n"
+        "encoder = PeopleEncoder.fit(survey, graph.split.train)\n"
+        "X, names = encoder.transform(survey), encoder.names\n"
         "j = names.index('month: cosine')\n"
         "assert abs((X[:, j:j + 2] ** 2).sum(1) - 1).max() < 1e-5, names\n"
     )

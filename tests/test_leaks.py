@@ -9,7 +9,8 @@ import torch
 from turnover_nb.core.tables import ColumnType
 from turnover_nb.data.features import FeatureEncoder, model_features, model_relations
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import Audit, graph_audit, leak_audit, rewrite
+from turnover_nb.graph.audit import Audit, graph_audit, leak_audit
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import Graph, build_graph, reverse
 from turnover_nb.graph.phases import phase_people, touched_nodes
 from turnover_nb.models.base import Prediction

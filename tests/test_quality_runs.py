@@ -10,9 +10,10 @@ import pytest
 from sklearn.metrics import average_precision_score
 from turnover_nb.cli import main
 from turnover_nb.data.codebook import parse_codebook
-from turnover_nb.data.features import design_matrix
+from turnover_nb.data.people import PeopleEncoder
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import Check, rewrite
+from turnover_nb.graph.audit import Check
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import make_model
 from turnover_nb.quality.genuine import CAVEAT, genuine
@@ -102,7 +103,7 @@ def test_a_run_records_who_counted_and_proves_it(judged, name):
 def test_weights_that_are_whole_are_repetitions(judged):
     "For models whose loss is a plain sum, weight 2 is the person twice, and weight 0 nobody"
     w, split, _ = judged
-    X, _ = design_matrix(w.survey, split.train)
+    X = PeopleEncoder.fit(w.survey, split.train).transform(w.survey)
     y, half = w.survey.turnover, np.arange(len(split.train)) % 2
     weighted, kept = replace(split, weight=half * 1.0), replace(split, train=split.train[half == 1])
     for name in ("logistic", "xgboost"):

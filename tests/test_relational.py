@@ -11,7 +11,8 @@ from sklearn.metrics import average_precision_score
 
 from turnover_nb.core.tables import Relation
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import leak_audit, rewrite
+from turnover_nb.graph.audit import leak_audit
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import make_model
 from turnover_nb.models.relational.settings import RelationalSettings

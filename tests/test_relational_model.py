@@ -15,9 +15,10 @@ from turnover_nb.choice.panel import make_panel
 from turnover_nb.choice.panel_logit import PanelFit
 from turnover_nb.choice.simulated import PanelConfig, fit_panel
 from turnover_nb.data.candidates import candidate_sets
-from turnover_nb.data.features import design_matrix
+from turnover_nb.data.people import PeopleEncoder
 from turnover_nb.data.split import make_split
-from turnover_nb.graph.audit import leak_audit, rewrite
+from turnover_nb.graph.audit import leak_audit
+from turnover_nb.graph.rewrite import rewrite
 from turnover_nb.graph.graph import build_graph
 from turnover_nb.models.registry import find, make_model, make_settings, members
 from turnover_nb.models.relational.inputs import careless_probability, person_inputs, preference_rows, scale_scores
@@ -93,7 +94,7 @@ def planted():
 def test_it_beats_a_logistic_regression_on_planted_data(planted):
     "By the expected AUPR of the planted law, so without the luck of the draw"
     w, s, g, model = planted
-    X = design_matrix(w.survey, s.train)[0]
+    X = PeopleEncoder.fit(w.survey, s.train).transform(w.survey)
     q = w.truth.turnover_given(s.train)[s.test]
     soft = lambda p: average_precision_score(np.repeat([1, 0], len(q)), np.tile(p, 2), sample_weight=np.r_[q, 1 - q])
     plain = LogisticRegression(C=0.05, max_iter=1000).fit(X[s.train], w.survey.turnover[s.train])

@@ -1,4 +1,4 @@
-"""Does P(genuine) find careless records? Planted ones, the real survey against its metadata rule, and its time.
+"""Does P(genuine) find careless records? Planted ones, the real survey by its metadata rule, and the time it takes.
 
     python tests/benchmarks/quality.py --employees 500 2000 --careless 0 .2 .5 --seeds 10
     python tests/benchmarks/quality.py --pattern top --employees 500            # other ways of being careless

@@ -13,6 +13,7 @@ from .panel import constant_names
 from .sets import check_choices
 from ..core.errors import did_you_mean
 from ..core.tables import Choices, ColumnType, Survey
+from ..data.kinds import kind_of
 from ..data.posts import outside_option
 
 # %% auto #0
@@ -56,9 +57,7 @@ class Design:
 
 def level_name(t: ColumnType, level) -> str:
     "What people read for a level"
-    if t.kind == 'ordinal' and t.levels:
-        return str(t.levels[int(level) - 1])
-    return f'{level:g}' if isinstance(level, float) else str(level)
+    return kind_of(t).level_name(level, t)
 
 # %% ../../nbs/06_choice/10_design.ipynb #9f640f6e
 def column_specs(
@@ -70,15 +69,14 @@ def column_specs(
     "The columns of a design"
     specs, found = [], {}
     for a in posts:
-        x, t = posts[a], types[a]
-        if t.kind in ('numeric', 'binary'):
-            specs.append((a, a, t.unit if t.kind == 'numeric' else '', None))
+        t, kind = types[a], kind_of(types[a])
+        if kind.quantity:
+            specs.append((a, a, t.unit, None))
             continue
-        if t.kind == 'ordinal' and ordinal == 'linear':
+        if kind.scale and ordinal == 'linear':
             specs.append((f'{a}, per step', a, 'step', None))
             continue
-        candidates = x.cat.categories if t.kind == 'categorical' else np.sort(x[some].unique())
-        found[a] = [level for level in candidates if (x[some] == level).any()]
+        found[a] = kind.levels(posts[a][some])
         base = level_name(t, found[a][0])
         specs += [(f'{a}: {level_name(t, level)} vs {base}', a, '', level) for level in found[a][1:]]
     return specs, found

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from .identification import identification, is_identified, separating, why_not
 from .logit import fit_conditional_logit, logit_step
+from ..core.tables import set_of_row
 from ..evaluate.preference import choice_probability
 
 # %% auto #0
@@ -81,7 +82,7 @@ def person_scores(
 ) -> np.ndarray:  # [people, D]
     "Gradient of each person's log-likelihood"
     G = len(ptr) - 1
-    rows = np.repeat(np.arange(G), np.diff(ptr))
+    rows = set_of_row(ptr)
     n = np.add.reduceat(count, ptr[:-1])
     who = np.arange(G) if person is None else pd.factorize(np.asarray(person))[0]
     score = np.zeros((who.max() + 1, W.shape[1]))

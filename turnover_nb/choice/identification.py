@@ -5,6 +5,7 @@
 # %% ../../nbs/06_choice/02_identification.ipynb #4c9f9591
 from __future__ import annotations
 import numpy as np
+from ..core.tables import set_of_row
 
 # %% auto #0
 __all__ = ['within_sets', 'identification', 'is_identified', 'why_not', 'attribute_rank', 'turned_down', 'separating']
@@ -15,8 +16,7 @@ def within_sets(
     ptr: np.ndarray,  # first row of each choice set and the end [G + 1]
 ) -> np.ndarray:  # [R, K]
     "Attributes less their mean within the choice set"
-    size = np.diff(ptr)
-    rows = np.repeat(np.arange(len(size)), size)
+    size, rows = np.diff(ptr), set_of_row(ptr)
     return Z - (np.add.reduceat(Z, ptr[:-1], axis=0) / size[:, None])[rows]
 
 
@@ -76,8 +76,7 @@ def turned_down(
     count: np.ndarray,  # times each row was chosen [R]
 ) -> np.ndarray:  # [M, K]
     "Attributes of each chosen row less those of the other rows of its set"
-    size = np.diff(ptr)
-    rows = np.repeat(np.arange(len(size)), size)
+    size, rows = np.diff(ptr), set_of_row(ptr)
     took = np.flatnonzero(count > 0)
     k = size[rows[took]]  # each chosen row against its whole set
     start = np.repeat(np.r_[0, np.cumsum(k)[:-1]], k)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from .identification import attribute_rank
 from .sets import choice_counts, chosen_probability, has_constants
-from ..core.tables import Choices
+from ..core.tables import Choices, set_of_row
 from ..core.threads import one_thread
 from ..evaluate.preference import choice_log_loss, choice_probability
 
@@ -25,7 +25,7 @@ def logit_step(
     beta: np.ndarray | None = None,  # where p was computed [D]; only a ridge needs it
 ) -> tuple[np.ndarray, np.ndarray]:  # gradient [D], information = −Hessian [D, D]
     "Σ (c − n p) z − λβ and Σ n (E zzᵀ − E z E zᵀ) + λI, sums over choice sets, of n choices each"
-    rows = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    rows = set_of_row(ptr)
     n = np.add.reduceat(count, ptr[:-1])  # choices per set [G]
     mean = np.add.reduceat(Z * p[:, None], ptr[:-1], axis=0)  # expected attributes of each set [G, D]
     gradient = Z.T @ (count - n[rows] * p)

@@ -160,8 +160,7 @@ def open_rows(
     known: np.ndarray,  # situations whose answer is known, bool [n_situations]
 ) -> np.ndarray:  # rows of `choices.table`, int64, sorted
     "Rows of the situations of some people that are to be predicted"
-    asked = np.isin(choices.employee, people) & ~known
-    return np.flatnonzero(asked[choices.table.situation.to_numpy()])
+    return choices.rows(np.flatnonzero(np.isin(choices.employee, people) & ~known))[0]
 
 # %% ../../nbs/06_choice/00_sets.ipynb #50048cc7
 def chosen_probability(

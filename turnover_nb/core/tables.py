@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 # %% auto #0
-__all__ = ['RELATION_KINDS', 'CHOICE_COLUMNS', 'Relation', 'Choices', 'ColumnType', 'Survey']
+__all__ = ['RELATION_KINDS', 'CHOICE_COLUMNS', 'Relation', 'Choices', 'set_of_row', 'ColumnType', 'Survey']
 
 # %% ../../nbs/00_core/01_tables.ipynb #c5c016b5
 RELATION_KINDS = ('employer', 'company_type', 'company_size', 'department', 'position', 'city', 'manager', 'other')
@@ -78,10 +78,11 @@ class Choices:
         situations: np.ndarray,  # situations in the order wanted, int64, shape [S]
     ) -> tuple[
         np.ndarray, np.ndarray
-    ]:  # rows of `table`, int64 [R]; first row of each situation among them, int64 [S + 1]
+    ]:  # rows of `table`, int64 [R], and `ptr` of the situations in them, int64 [S + 1]
         "Rows of some situations, situation by situation, and where each begins and the last ends"
-        first = self.ptr[situations]
-        size = self.ptr[situations + 1] - first
+        every = self.ptr
+        first = every[situations]
+        size = every[situations + 1] - first
         ptr = np.concatenate([[0], np.cumsum(size)]).astype('int64')
         return np.repeat(first - ptr[:-1], size) + np.arange(ptr[-1]), ptr
 
@@ -89,6 +90,13 @@ class Choices:
     def task(self) -> np.ndarray:
         "task of each situation, int64, shape [n]"
         return self.table.task.to_numpy()[self.ptr[:-1]]
+
+# %% ../../nbs/00_core/01_tables.ipynb #27b35cbc
+def set_of_row(
+    ptr: np.ndarray,  # first row of each set, such as a situation, and the end, int64 [S + 1]
+) -> np.ndarray:  # int64 [R]
+    "Number of the set that each row is in"
+    return np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
 
 # %% ../../nbs/00_core/01_tables.ipynb #d74a9638
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from ..core.tables import ColumnType, Relation, Survey
 from .kinds import KINDS, ColumnStats, kind_of
 
 # %% auto #0
-__all__ = ['FeatureEncoder', 'RelationEncoder', 'model_features', 'model_relations', 'design_matrix']
+__all__ = ['FeatureEncoder', 'RelationEncoder', 'model_features', 'model_relations']
 
 # %% ../../nbs/01_data/10_features.ipynb #25aa5144
 @dataclass(frozen=True)
@@ -131,21 +131,3 @@ def model_features(survey: Survey) -> pd.DataFrame:
 def model_relations(survey: Survey) -> dict[str, Relation]:
     "The relations that a model may see: those that are not protected"
     return {k: r for k, r in survey.relations.items() if survey.protected is None or k not in survey.protected}
-
-# %% ../../nbs/01_data/10_features.ipynb #dfe08025
-def design_matrix(
-    survey: Survey,
-    rows: np.ndarray,  # training employees: all statistics come from them
-    *,
-    relations: bool = True,  # add indicators of relation nodes
-    skew: float | None = 2.0,  # as in `FeatureEncoder.fit`
-) -> tuple[np.ndarray, list[str]]:  # float32 [n, D] for all employees; names of the columns, length D
-    "What a model without a graph gets: the same features and relations as the graph"
-    frame = model_features(survey)
-    encoder = FeatureEncoder.fit(frame, survey.types, rows, skew=skew)
-    X = encoder.transform(frame)
-    if not relations:
-        return X, encoder.names
-    seen = model_relations(survey)
-    nodes = RelationEncoder.fit(seen, rows)
-    return np.hstack([X, nodes.transform(seen, survey.n)]), encoder.names + nodes.names

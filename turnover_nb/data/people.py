@@ -28,7 +28,7 @@ class PeopleEncoder:
         *,
         skew: float | None = 2.0,  # as in `FeatureEncoder.fit`
     ) -> PeopleEncoder:
-        "Learn from some people, as `design_matrix` does"
+        "Learn centres, scales, levels, and the relation nodes that enough of these people hold"
         features = FeatureEncoder.fit(model_features(survey), survey.types, rows, skew=skew)
         return cls(features, RelationEncoder.fit(model_relations(survey), rows))
 

@@ -110,13 +110,11 @@ def minus(self: PostSets, other: PostSets) -> PostSets:
 def refuse_people(
     bad: Tensor,  # bool, shape [N]
     why: str,
-    most: int = 5,  # how many are named
 ):
     "ValueError that names the first people with `bad` set"
     who = bad.nonzero().flatten().tolist()
     if who:
-        more = ' …' if len(who) > most else ''
-        raise ValueError(f'person {listed(who[:most], most, quote=False)}{more} ({len(who)} in all): {why}')
+        raise ValueError(f'person {listed(who, quote=False)} ({len(who)} in all): {why}')
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 from dataclasses import dataclass
 import numpy as np
+from ..core.tables import set_of_row
 from .bootstrap import Interval, as_people, bootstrap, interval, ratio, weighted_sum
 from .turnover import weighted_ranking
 
@@ -53,7 +54,7 @@ def choice_probability(
     "Softmax of utilities over the available alternatives of each situation (multinomial logit, McFadden 1974)"
     if len(ptr) < 2:
         return np.zeros(0)
-    rows = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    rows = set_of_row(ptr)
     u = np.where(available, utility, -np.inf)
     e = np.exp(u - np.maximum.reduceat(u, ptr[:-1])[rows])
     return e / np.add.reduceat(e, ptr[:-1])[rows]
@@ -105,7 +106,7 @@ def choice_ranks(
 ) -> Ranks:
     "The ranks of the chosen alternatives; arguments as `check_preference` returns them"
     per = lambda x: np.add.reduceat(x, ptr[:-1])
-    rows = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    rows = set_of_row(ptr)
     u = np.where(available, u, -np.inf)
     own = u[chosen]  # [S]
     best = np.maximum.reduceat(u, ptr[:-1])

@@ -7,6 +7,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 import numpy as np
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from turnover_nb.graph.graph import Graph
 
 # %% auto #0
-__all__ = ['expected', 'tuples', 'Settings', 'Prediction', 'saved', 'Model']
+__all__ = ['expected', 'tuples', 'Settings', 'GridSettings', 'Prediction', 'saved', 'Model']
 
 # %% ../../nbs/07_models/00_base.ipynb #99d016f3
 def expected(key: str, known: list) -> str:
@@ -68,6 +69,19 @@ class Settings(BaseModel):
     def from_yaml(cls, text: str) -> Settings:
         "The settings of a YAML text"
         return cls.of(**(yaml.safe_load(text) or {}))
+
+# %% ../../nbs/07_models/00_base.ipynb #9d3faabe
+class GridSettings(Settings):
+    "Settings of which those that are tuples are grids: validation chooses one of the values"
+
+    def grid(self) -> list[dict]:
+        "Every combination of the values of the grids, the last field changing fastest"
+        grids = {key: value for key, value in self if isinstance(value, tuple)}
+        return [dict(zip(grids, values)) for values in product(*grids.values())]
+
+    def fixed(self) -> dict:
+        "The fields with one value"
+        return {key: value for key, value in self if not isinstance(value, tuple)}
 
 # %% ../../nbs/07_models/00_base.ipynb #20113847
 @dataclass(frozen=True, eq=False)

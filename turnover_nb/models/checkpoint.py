@@ -92,6 +92,15 @@ class Trained(Model):
         "Facts of the fitted model that need its graph"
         return {}
 
+    def reads(self, graph: Graph) -> Graph:
+        "The graph, with direct edges between colleagues where the settings want them"
+        s = self.settings
+        return graph.with_colleagues(s.max_group) if s.colleagues and not graph.colleagues else graph
+
+    def uses_answers(self, graph: Graph) -> bool:
+        "Warm, where the settings let known answers say what a person likes"
+        return graph.survey.choices is not None and graph.split.preference == 'warm' and self.settings.answers
+
     @property
     def most_epochs(self) -> int:
         "Epochs of all stages if none stops early, for a progress bar"

@@ -8,7 +8,6 @@ import json
 import warnings
 from collections.abc import Callable
 from dataclasses import fields
-from itertools import product
 from pathlib import Path
 from typing import ClassVar
 import numpy as np
@@ -32,35 +31,22 @@ from ..core.threads import one_thread
 from ..data.people import PeopleEncoder
 from ..data.posts import PostEncoder
 from ..graph.graph import Graph
-from .base import Model, Prediction, Settings
+from .base import GridSettings, Model, Prediction
 from ..tastes.run_tables import class_rows, logit_rows, population_rows, taste_rows
 
 # %% auto #0
-__all__ = ['ChoiceSettings', 'LogitSettings', 'MixedSettings', 'ClassSettings', 'HierarchicalSettings', 'named_tables',
-           'ChoiceModel', 'ConditionalLogit', 'PanelModel', 'MixedLogit', 'LatentClass', 'Hierarchical']
+__all__ = ['LogitSettings', 'MixedSettings', 'ClassSettings', 'HierarchicalSettings', 'named_tables', 'ChoiceModel',
+           'ConditionalLogit', 'PanelModel', 'MixedLogit', 'LatentClass', 'Hierarchical']
 
 # %% ../../nbs/07_models/04_choice.ipynb #c6149784
-class ChoiceSettings(Settings):
-    "Settings of which the fields that hold several values are chosen by validation people"
-
-    def grid(self) -> list[dict]:
-        "All combinations of the fields with several values"
-        several = {k: v for k, v in self if isinstance(v, tuple)}
-        return [dict(zip(several, values)) for values in product(*several.values())]
-
-    def fixed(self) -> dict:
-        "The fields with one value"
-        return {k: v for k, v in self if not isinstance(v, tuple)}
-
-
-class LogitSettings(ChoiceSettings):
+class LogitSettings(GridSettings):
     "Of the conditional logit"
 
     constants: tuple[bool, ...] = (False, True)  # do alternatives have constants?
     ridge: tuple[float, ...] = RIDGES  # λ, on the scale of a log-likelihood summed over choices
 
 
-class MixedSettings(ChoiceSettings):
+class MixedSettings(GridSettings):
     "Of the mixed logit"
 
     coin: tuple[bool, ...] = (False, True)  # a class of coin-flippers
@@ -70,7 +56,7 @@ class MixedSettings(ChoiceSettings):
     draws: int = 48  # per person and step
 
 
-class ClassSettings(ChoiceSettings):
+class ClassSettings(GridSettings):
     "Of the latent-class logit"
 
     classes: tuple[int, ...] = (2, 4, 8)
@@ -78,7 +64,7 @@ class ClassSettings(ChoiceSettings):
     steps: int = 200  # of training
 
 
-class HierarchicalSettings(ChoiceSettings):
+class HierarchicalSettings(GridSettings):
     "Of the hierarchical logit"
 
     coin: tuple[bool, ...] = (False, True)  # a class of coin-flippers
@@ -195,7 +181,7 @@ class ConditionalLogit(ChoiceModel):
 
 # %% ../../nbs/07_models/04_choice.ipynb #8af24fc7
 class PanelModel(ChoiceModel):
-    "FittedTastes that differ between people; a person's known answers say more of theirs"
+    "Tastes that differ between people; a person's known answers say more of theirs"
 
     estimator: ClassVar[Callable[..., FittedTastes]]  # of `choice.panel_logit`
     rows: ClassVar[Callable[..., pd.DataFrame]] = staticmethod(population_rows)  # of `tastes.run_tables`

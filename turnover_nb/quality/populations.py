@@ -16,7 +16,8 @@ from ..core.saving import write_text
 from ..core.tables import Survey
 from ..data.kinds import kind_of
 from ..data.split import Split
-from ..graph.audit import Check, rewrite
+from ..graph.audit import Check
+from ..graph.rewrite import rewrite
 from .batteries import batteries, choice_batteries
 from .genuine import SURE, Quality, facts, genuine, split_in_words, weights
 

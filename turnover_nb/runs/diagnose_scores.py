@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize
 from ..core.saving import json_ready
+from ..core.tables import set_of_row
 from ..evaluate.bootstrap import Interval, mean_interval
 from ..evaluate.calibration import platt, platt_scaled
 from ..evaluate.focal import focal_posterior
@@ -176,7 +177,7 @@ def best_scalar(
     c: ChoiceArrays,
 ) -> float | None:  # None where utilities are all equal or no finite scalar is best
     "The scalar t with the least log-loss of t · utility, which is convex in t (temperature scaling, Guo et al. 2017)"
-    rows = np.repeat(np.arange(len(c.ptr) - 1), np.diff(c.ptr))[c.available]
+    rows = set_of_row(c.ptr)[c.available]
     v = c.utility[c.available]
     sd = float(np.sqrt(np.mean((v - (np.bincount(rows, v) / np.bincount(rows))[rows]) ** 2))) if len(v) else 0.0
     if sd < 1e-12:

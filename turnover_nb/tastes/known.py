@@ -25,7 +25,6 @@ def known_scores(
     """Scores of what is not known, a row per person and number of known answers: known, employee, n, and the sums of
     accuracy and log_loss over these n answers"""
     table, employee = choices.table, choices.employee
-    situation, size = table.situation.to_numpy(), np.diff(choices.ptr)
     mine = np.isin(employee, people)
     out = []
     for k in range(int(np.bincount(employee[mine]).max())):
@@ -33,8 +32,7 @@ def known_scores(
             known = np.zeros(choices.n, bool)
             known[mine] = draw_known(employee[mine], k, rng)
             asked = mine & ~known
-            rows = asked[situation]
-            ptr = np.r_[0, np.cumsum(size[asked])]
+            rows, ptr = choices.rows(np.flatnonzero(asked))
             chosen, available = table.chosen.to_numpy()[rows], table.available.to_numpy()[rows]
             v = situation_scores(utility(known)[rows], ptr, chosen, available)
             each = dict(known=k, employee=employee[asked], n=1, accuracy=v['accuracy'], log_loss=v['log_loss'])

@@ -14,6 +14,7 @@ from ..core.tables import Survey
 from ..data.codebook import load_codebook
 from ..data.columns import plain_number, whole
 from ..data.files import read_table
+from ..data.kinds import kind_of
 from ..data.sections import File
 
 # %% auto #0
@@ -24,13 +25,7 @@ __all__ = ['OFFER', 'shown_levels', 'typed_number', 'typed_level', 'offer_column
 def shown_levels(survey: Survey) -> dict[str, list]:  # attribute -> values, sorted
     "Values of each attribute among the posts that people were shown"
     posts = survey.posts.iloc[np.unique(survey.choices.table.post)]
-
-    def values(a: str) -> list:
-        if survey.post_types[a].kind == 'categorical':
-            return [level for level in posts[a].cat.categories if (posts[a] == level).any()]
-        return sorted(posts[a].dropna().unique())
-
-    return {a: values(a) for a in posts}
+    return {a: kind_of(survey.post_types[a]).levels(posts[a]) for a in posts}
 
 
 def typed_number(
@@ -155,15 +150,14 @@ def read_posts(
         text = '' if value is None or value is pd.NA or value != value else str(value).strip()
         if not text:
             raise DataError('is blank', **where, expected='a value')
-        if survey.post_types[a].kind in ('numeric', 'binary'):
+        if kind_of(survey.post_types[a]).quantity:
             return typed_number(survey, a, text, tuple(getattr(spec, 'strip', ())), where)
         return typed_level(survey, a, text, seen[a], getattr(spec, 'labels', {}), where)
 
     values = {a: [cell(a, v, i + 2) for i, v in enumerate(table[a])] for a in survey.posts}
     head = named_posts(table, offer, file)
     for a, v in values.items():
-        categorical = survey.post_types[a].kind == 'categorical'
-        head[a] = pd.Categorical(v, seen[a]) if categorical else np.array(v, 'float64')
+        head[a] = kind_of(survey.post_types[a]).column(v, seen[a])
     return head
 
 # %% ../../nbs/08_tastes/00_offers.ipynb #d23a7705

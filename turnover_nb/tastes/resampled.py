@@ -11,19 +11,19 @@ import pandas as pd
 import torch
 from ..choice.design import Design, choice_rows, survey_design
 from ..choice.identification import identification, is_identified
-from ..choice.mixed import draw_weights, normal_draws
+from ..choice.mixed import TasteModel, draw_weights, normal_draws
 from ..choice.panel import Panel, make_panel
 from ..choice.sets import explicit
 from ..core.errors import listed
 from ..core.tables import Survey
 from ..core.threads import one_thread
-from ..data.features import design_matrix
+from ..data.people import PeopleEncoder
 from .check import fit_one, new_tasks, out_of_fold, resample
 from .offers import group_masks, group_members
 
 # %% auto #0
-__all__ = ['GRID', 'CHECKED', 'WhatIfModel', 'indicators', 'people_who_chose', 'tasks_of_survey', 'natural_panel', 'fit_what_if',
-           'belief']
+__all__ = ['GRID', 'CHECKED', 'WhatIfModel', 'indicators', 'people_who_chose', 'tasks_of_survey', 'natural_panel', 'refits',
+           'fit_what_if', 'belief']
 
 # %% ../../nbs/08_tastes/04_resampled.ipynb #4d0b0321
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class WhatIfModel:
     scale: np.ndarray  # what choices identify, see `choice.identification`
     space: np.ndarray  # likewise
     X: torch.Tensor  # features [n, d]
-    models: list  # `TasteModel`: of the people, then of each resample
+    models: list[TasteModel]  # of the people, then of each resample
     eps: torch.Tensor  # draws of unobserved tastes [S, r]
     weights: list  # posterior weight of each draw for each person under each model [n, V]
     counts: np.ndarray  # how often each person was drawn [1 + resamples, n]
@@ -105,7 +105,7 @@ def natural_panel(
 ) -> Panel:
     "The panel of some people, attributes in natural units over their scale"
     c = survey.choices
-    X = np.clip(design_matrix(survey, who, skew=None)[0], -5, 5)
+    X = np.clip(PeopleEncoder.fit(survey, who, skew=None).transform(survey), -5, 5)
     if group:
         X = np.hstack([X, indicators(survey, group, who)])
     Z = (d.Z / d.scale).astype('float32')[c.table.post.to_numpy()]
@@ -113,6 +113,25 @@ def natural_panel(
 
 # %% ../../nbs/08_tastes/04_resampled.ipynb #d5f38ba7
 GRID = [dict(coin=k, penalty=p) for k in (False, True) for p in (0.5, 2.0)]  # settings to choose from by the check
+
+
+def refits(
+    panel: Panel,
+    drawn: list[np.ndarray],  # people of each fit, with repetition
+    settings: dict,  # of `PanelConfig`
+    seed: int,
+    progress: Callable[[int, int], None] | None,  # called with (fits done, fits in all)
+) -> tuple[list[TasteModel], list[torch.Tensor], torch.Tensor]:
+    "The fits, everybody's weights by each, given all answers, and the normal draws that these are averaged over"
+    every = torch.ones(len(panel.person), dtype=torch.bool)
+    models, weights, eps = [], [], None
+    for b, people in enumerate(drawn):
+        models.append(fit_one(resample(panel, torch.as_tensor(people)), 1000 * seed + b, settings))
+        eps = normal_draws(128, models[0].L.shape[1], seed) if eps is None else eps
+        weights.append(draw_weights([models[-1]], panel, every, [eps]))
+        if progress:
+            progress(b + 1, len(drawn))
+    return models, weights, eps
 
 
 def fit_what_if(
@@ -142,14 +161,7 @@ def fit_what_if(
         if extra := new_tasks(survey.choices, panel, d.Z, who, seed, settings):
             check.loc['new tasks'] = extra
         drawn = [np.arange(panel.n), *(np.sort(rng.integers(0, panel.n, panel.n)) for _ in range(n_boot))]
-        every = torch.ones(len(panel.person), dtype=torch.bool)
-        models, weights, eps = [], [], None
-        for b, people in enumerate(drawn):
-            models.append(fit_one(resample(panel, torch.as_tensor(people)), 1000 * seed + b, settings))
-            eps = normal_draws(128, models[0].L.shape[1], seed) if eps is None else eps
-            weights.append(draw_weights([models[-1]], panel, every, [eps]))
-            if progress:
-                progress(b + 1, len(drawn))
+        models, weights, eps = refits(panel, drawn, settings, seed, progress)
     return WhatIfModel(
         survey,
         who,

@@ -11,6 +11,7 @@ import pandas as pd
 from ..choice.design import Design, design_identified, survey_design
 from ..core.tables import Survey
 from ..data.features import FeatureEncoder
+from ..data.kinds import kind_of
 from ..data.posts import PostEncoder, outside_option
 
 # %% auto #0
@@ -30,7 +31,7 @@ def base_post(
             base[a] = pd.Categorical([d.levels[a][0]], posts[a].cat.categories)
             zero[a] = base[a]
             continue
-        base[a] = [float(np.median(posts[a])) if t.kind == 'numeric' else 1.0 if t.kind == 'ordinal' else 0.0]
+        base[a] = [float(np.median(posts[a]) if t.kind == 'numeric' else kind_of(t).first)]
         zero[a] = 0.0
     return base, zero
 

@@ -122,7 +122,7 @@ def changes(
             continue
         for level in shown[a]:
             if level != now:
-                new = pd.Categorical([level], row[a].cat.categories) if t.kind == 'categorical' else [level]
+                new = pd.array([level], dtype=row[a].dtype)
                 words = f'{level_name(t, now)} → {level_name(t, level)}'
                 out.append(Change(a, words, row.assign(**{a: new})))
     return out

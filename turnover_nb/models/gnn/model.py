@@ -124,11 +124,6 @@ class GraphNetwork(Trained):
         s = self.settings
         return dict(negatives=false_negatives(self.network, graph, s.answers, s.cache_size))
 
-    def reads(self, graph: Graph) -> Graph:
-        "The graph, with direct edges between colleagues where the settings want them"
-        s = self.settings
-        return graph.with_colleagues(s.max_group) if s.colleagues and not graph.colleagues else graph
-
     def predict(self, graph: Graph, phase: str = 'test', known: np.ndarray | None = None) -> Prediction:
         "Probability of leaving, and utility of each row of the situations that are to be predicted"
         graph = self.reads(graph)
@@ -136,10 +131,6 @@ class GraphNetwork(Trained):
         if known is not None:
             graph = graph.knowing(known)
         return network_scores(network, graph, phase, self.settings.answers)
-
-    def uses_answers(self, graph: Graph) -> bool:
-        "Warm, where known answers are edges"
-        return graph.survey.choices is not None and graph.split.preference == 'warm' and self.settings.answers
 
     def tables(self, graph: Graph) -> dict[str, pd.DataFrame]:
         "embeddings: a map of the test people"

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from fastcore.basics import patch
 import torch
 from torch import Tensor
-from ...data.post_sets import PostSets, Positives, refuse_people
+from ...data.post_sets import PostSets, refuse_people
 
 # %% auto #0
 __all__ = ['grid_shape', 'top_posts', 'HardNegativeSampler', 'jaccard', 'pick']

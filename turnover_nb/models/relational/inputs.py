@@ -11,7 +11,8 @@ import torch
 from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 from torch import Tensor
-from ...data.features import design_matrix, model_relations
+from ...data.features import model_relations
+from ...data.people import PeopleEncoder
 from ...choice.sets import has_constants
 from ...data.posts import PostEncoder
 from ...choice.panel import rows_of
@@ -126,8 +127,8 @@ def person_inputs(
 
     def make():
         s, train = graph.survey, graph.split.train
-        x, names = design_matrix(s, train, skew=None)
-        names = list(names)
+        encoder = PeopleEncoder.fit(s, train, skew=None)
+        x, names = encoder.transform(s), encoder.names
         if scales:
             more, labels = scale_scores(s, train)
             x, names = np.hstack([x, more]), names + labels

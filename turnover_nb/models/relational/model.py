@@ -62,11 +62,6 @@ class Relational(Trained):
         "learned: variance of each relation and share of coin-flippers; it draws no hard negatives"
         return dict(negatives=None, learned=learned(self.network, graph))
 
-    def reads(self, graph: Graph) -> Graph:
-        "The graph, with direct edges between colleagues where the settings want them for the branch"
-        s = self.settings
-        return graph.with_colleagues(s.max_group) if s.colleagues and not graph.colleagues else graph
-
     def inputs(self, graph: Graph) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         "What the preference part reads beside the graph: name -> (values, employee number of each row)"
         survey, s = graph.survey, self.settings
@@ -87,7 +82,3 @@ class Relational(Trained):
         if known is not None:
             graph = graph.knowing(known)
         return network_scores(network, graph, phase)
-
-    def uses_answers(self, graph: Graph) -> bool:
-        "Warm, where known answers say what a person likes"
-        return graph.survey.choices is not None and graph.split.preference == 'warm' and self.settings.answers

@@ -6,7 +6,7 @@
 from __future__ import annotations
 import pandas as pd
 from ...models.registry import find, members
-from ..evidence import Evidence, Score, by_person, difference_table, verdict_word
+from ..evidence import Evidence, Score, by_person, verdict_word
 from ..page import Page, Section
 from ..tables import cell, span
 from ..words import EN, TRIVIAL, Texts, Words
