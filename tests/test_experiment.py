@@ -237,15 +237,18 @@ def test_bad_options_stop_before_anything_is_written(argv, says, tmp_path, capsy
     assert says in err and err.count("\n") == 1 and not (tmp_path / "o").exists()
 
 
+HUGE = "1" + 30 * "0" + ".0"
+
+
 def test_a_failing_run_is_listed_and_the_others_stand(tmp_path, capsys):
     "A learning rate that no training survives"
-    models = ["--models", "logistic,hgt+lr=1e30", "--seeds", "1", "--preference", "cold"]
+    models = ["--models", f"logistic,hgt+lr={HUGE}", "--seeds", "1", "--preference", "cold"]
     assert main(["run", "--out", str(tmp_path), *FEW, *models]) == 1
     said = capsys.readouterr().err
-    assert re.search(r"failed: hgt\+lr=1e30 cold seed_0: cell \d+ \(.*\): FloatingPointError: ", said)
+    assert re.search(rf"failed: hgt\+lr={HUGE} cold seed_0: cell \d+ \(.*\): FloatingPointError: ", said)
     assert "--resume" in said
     (folder,) = (tmp_path / "main").iterdir()
-    assert result(folder, "logistic", 0) and not (folder / "hgt+lr=1e30" / "cold" / "seed_0").exists()
+    assert result(folder, "logistic", 0) and not (folder / f"hgt+lr={HUGE}" / "cold" / "seed_0").exists()
 
 
 def test_help_is_quick_and_light():
