@@ -1,7 +1,10 @@
-"""Fixtures shared by all tests."""
+"""Fixtures shared by all tests, and one thread for each process of tests: several at once would wait for each other."""
 
+import os
 from pathlib import Path
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch and numpy are imported
 
 
 @pytest.fixture(scope="session")

@@ -130,14 +130,6 @@ def table(folder, name):
     return pd.read_csv(folder / "report" / "tables" / f"{name}.csv")
 
 
-@pytest.fixture
-def quiet(monkeypatch):
-    "What a page shows goes into a list"
-    shown = []
-    monkeypatch.setattr("turnover_nb.report.page.display", shown.append)
-    return shown
-
-
 # ---- a real sweep
 @pytest.mark.parametrize("which, names", [("swept", TABLES), ("made_up", TABLES | MORE)])
 def test_every_table_is_there_in_four_forms_and_every_figure_in_two(which, names, request):
@@ -427,11 +419,11 @@ def test_code_of_several_commits_is_named_whole(made_up, tmp_path):
         (0.5, "not decided by these data", "not decided by these data"),
     ],
 )
-def test_criteria_on_predictions_of_a_known_skill(skill, bar, share, tmp_path, monkeypatch, quiet):
+def test_criteria_on_predictions_of_a_known_skill(skill, bar, share, tmp_path, monkeypatch):
     for model, known in dict(logistic=0.4, v6_twostage=skill).items():
         monkeypatch.setitem(SKILLS, model, (known, None))
     folder = write_example(tmp_path / "run", ("majority", "logistic", "v6_twostage"), (0, 1, 2), ("cold",))
-    criteria.show(Page(folder, tmp_path / "out", n_boot=300))
+    criteria.show(Page(folder, tmp_path / "out", n_boot=300, show=[].append))
     t = pd.read_csv(tmp_path / "out" / "tables" / "criteria.csv")
     got = dict(zip(t.criterion, t.verdict))
     assert (got["F1 > 0.60"], got["F1 at least 5% above every baseline"]) == (bar, share)
@@ -445,21 +437,21 @@ def test_a_criterion_is_judged_by_its_interval():
     assert [judge(x, 0.6) for x in known] == ["met", "undecided", "not_met", "undecided", "undecided"]
 
 
-def test_small_groups_are_suppressed_with_the_next_smallest(tmp_path, quiet):
+def test_small_groups_are_suppressed_with_the_next_smallest(tmp_path):
     folder = write_example(tmp_path / "run", ("majority", "v6_twostage"), (0, 1), ("cold",))
     for s in (0, 1):
         ids = predictions(folder, "v6_twostage", "turnover", s).employee.to_numpy()
         group = np.where(np.arange(len(ids)) < 2, "tiny", np.where(np.arange(len(ids)) < 9, "small", "large"))
         d = pd.DataFrame(dict(employee=ids, column="site", group=group))
         d.to_parquet(folder / "v6_twostage" / "cold" / f"seed_{s}" / "groups.parquet")
-    groups.show(Page(folder, tmp_path / "out", n_boot=100))
+    groups.show(Page(folder, tmp_path / "out", n_boot=100, show=[].append))
     t = pd.read_csv(tmp_path / "out" / "tables" / "groups_v6_twostage.csv").set_index("group")
     assert t.loc["large", "people"].isdigit()
     for g in ("tiny", "small"):
         assert "suppressed" in t.loc[g, "people"] and t.loc[g, "share flagged"] == "–"
 
 
-def test_results_without_quality_are_read_and_the_report_says_what_they_lack(tmp_path, quiet):
+def test_results_without_quality_are_read_and_the_report_says_what_they_lack(tmp_path):
     folder = write_example(tmp_path / "run", ("majority", "logistic"), (0,), ("cold",))
     for f in folder.rglob("results.json"):
         d = json.loads(f.read_text())
@@ -467,10 +459,11 @@ def test_results_without_quality_are_read_and_the_report_says_what_they_lack(tmp
         f.write_text(json.dumps(d))
     for f in folder.rglob("predictions.parquet"):
         pd.read_parquet(f).drop(columns="genuine").to_parquet(f)
-    page = Page(folder, tmp_path / "out", n_boot=20)
+    shown = []
+    page = Page(folder, tmp_path / "out", n_boot=20, show=shown.append)
     answer_quality.show(page)
     turnover_populations.show(page)
-    (said,) = quiet
+    (said,) = shown
     assert "hold nothing on the quality" in said.data
 
 

@@ -32,10 +32,12 @@ class Page:
         out: str | Path = '',  # for tables and figures; empty: they are only shown
         lang: str = 'en',
         n_boot: int = 1000,  # bootstrap draws of people
+        show: Callable = display,  # what is done with a paragraph, a table, a figure
     ):
         self.runs = load_runs(folder)
         self.evidence = Evidence(self.runs, n_boot)
         self.out, self.n_boot, self.w = out, n_boot, words(lang)
+        self.show = show
         self._once = {}
 
     def speaking(self, texts: Texts) -> Page:
@@ -102,7 +104,7 @@ class Page:
 
     def say(self, *paragraphs: str) -> None:
         "Paragraphs of Markdown; empty ones are left out"
-        display(Markdown('\n\n'.join(p for p in paragraphs if p)))
+        self.show(Markdown('\n\n'.join(p for p in paragraphs if p)))
 
     def table(
         self,
@@ -113,7 +115,7 @@ class Page:
         numbers: pd.DataFrame | None = None,  # for the CSV; None: the text
     ) -> None:
         "Show and save a table"
-        display(save_table(d, self.out, name, title, note, numbers))
+        self.show(save_table(d, self.out, name, title, note, numbers))
 
     def draw(
         self,
@@ -125,7 +127,7 @@ class Page:
         "Show and save a figure"
         shown = save_figure(fig, self.out, name, alt) if self.out else fig
         if show:
-            display(shown)
+            self.show(shown)
 
 # %% ../../nbs/10_report/09_page.ipynb #850b698c
 @dataclass(frozen=True)
